@@ -1,0 +1,1 @@
+"""The scheduler: owns the state machine of every execution in its shards."""

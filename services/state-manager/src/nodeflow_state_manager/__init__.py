@@ -1,0 +1,1 @@
+"""The state-manager: owns the event log, snapshots, the execution index, artifacts and shard leases."""

@@ -1,0 +1,1 @@
+"""Mechanism that every service runs on; never a word of the domain."""
