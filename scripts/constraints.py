@@ -1,4 +1,4 @@
-"""Writes constraints.txt: resolves every distribution and the development tools in an empty environment, and pins what came.
+"""Writes constraints.txt: resolves all distributions and the development tools in an empty environment, pins what came.
 
 Owns that file only. It names versions and never where they came from: pip's own configuration says that.
 """

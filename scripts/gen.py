@@ -1,7 +1,7 @@
 """Generates gen/ from protos/: messages, gRPC stubs, their types, and what makes them a package.
 
-Owns everything below gen/nodeflow. Knows nothing of what the messages mean. The output depends only on the protos and on
-the pinned tools: `--check` generates into a temporary directory and compares, so a forgotten `make gen` fails.
+Owns everything below gen/nodeflow. Knows nothing of what the messages mean. The output depends only on the protos and
+on the pinned tools: `--check` generates into a temporary directory and compares, so a forgotten `make gen` fails.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def run_protoc(output: Path) -> None:
         f"--grpc_python_out={output}",
         f"--mypy_out=quiet:{output}",
         # All our clients and servers are grpc.aio: one flavour gives stubs and servicers exact types.
-        f"--mypy_grpc_out=quiet,async_only:{output}",
+        f"--mypy_grpc_out=quiet,only_async:{output}",
         *sources,
     ]
     if protoc.main(arguments) != 0:

@@ -7,21 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from nodeflow.state_manager.v1 import artifact_service_pb2 as _artifact_service_pb2
 import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,33 +15,15 @@ GRPC_VERSION: str
 class ArtifactServiceStub:
     """Immutable bytes, addressed by tenant and digest."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> ArtifactServiceAsyncStub: ...
-    UploadArtifact: _grpc.StreamUnaryMultiCallable[_artifact_service_pb2.UploadArtifactRequest, _artifact_service_pb2.UploadArtifactResponse]
-    """Stores bytes. The first request carries the header; the rest carry data in order. Answered when they are durable.
-    Uploading bytes that are already stored succeeds. Nothing stays behind of an upload that breaks off.
-    Errors: INVALID_ARGUMENT (no header first, the digest does not fit), RESOURCE_EXHAUSTED (too large).
-    """
-    DownloadArtifact: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactRequest, _artifact_service_pb2.DownloadArtifactResponse]
-    """Reads the bytes in order, to their end. Errors: NOT_FOUND, INVALID_ARGUMENT (a malformed digest)."""
-    BatchGetArtifacts: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.BatchGetArtifactsRequest, _artifact_service_pb2.BatchGetArtifactsResponse]
-    """Tells which of some artifacts are stored. Errors: INVALID_ARGUMENT (a malformed digest, more than 1,000 of them)."""
-
-@_typing.type_check_only
-class ArtifactServiceAsyncStub(ArtifactServiceStub):
-    """Immutable bytes, addressed by tenant and digest."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    UploadArtifact: _aio.StreamUnaryMultiCallable[_artifact_service_pb2.UploadArtifactRequest, _artifact_service_pb2.UploadArtifactResponse]  # type: ignore[assignment]
+    UploadArtifact: _aio.StreamUnaryMultiCallable[_artifact_service_pb2.UploadArtifactRequest, _artifact_service_pb2.UploadArtifactResponse]
     """Stores bytes. The first request carries the header; the rest carry data in order. Answered when they are durable.
     Uploading bytes that are already stored succeeds. Nothing stays behind of an upload that breaks off.
     Errors: INVALID_ARGUMENT (no header first, the digest does not fit), RESOURCE_EXHAUSTED (too large).
     """
-    DownloadArtifact: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactRequest, _artifact_service_pb2.DownloadArtifactResponse]  # type: ignore[assignment]
+    DownloadArtifact: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactRequest, _artifact_service_pb2.DownloadArtifactResponse]
     """Reads the bytes in order, to their end. Errors: NOT_FOUND, INVALID_ARGUMENT (a malformed digest)."""
-    BatchGetArtifacts: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.BatchGetArtifactsRequest, _artifact_service_pb2.BatchGetArtifactsResponse]  # type: ignore[assignment]
+    BatchGetArtifacts: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.BatchGetArtifactsRequest, _artifact_service_pb2.BatchGetArtifactsResponse]
     """Tells which of some artifacts are stored. Errors: INVALID_ARGUMENT (a malformed digest, more than 1,000 of them)."""
 
 class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -64,9 +32,9 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def UploadArtifact(
         self,
-        request_iterator: _MaybeAsyncIterator[_artifact_service_pb2.UploadArtifactRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_artifact_service_pb2.UploadArtifactResponse, _abc.Awaitable[_artifact_service_pb2.UploadArtifactResponse]]:
+        request_iterator: _abc.AsyncIterator[_artifact_service_pb2.UploadArtifactRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_artifact_service_pb2.UploadArtifactRequest], _abc.Awaitable[_artifact_service_pb2.UploadArtifactResponse]],
+    ) -> _abc.Awaitable[_artifact_service_pb2.UploadArtifactResponse]:
         """Stores bytes. The first request carries the header; the rest carry data in order. Answered when they are durable.
         Uploading bytes that are already stored succeeds. Nothing stays behind of an upload that breaks off.
         Errors: INVALID_ARGUMENT (no header first, the digest does not fit), RESOURCE_EXHAUSTED (too large).
@@ -76,16 +44,16 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
     def DownloadArtifact(
         self,
         request: _artifact_service_pb2.DownloadArtifactRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.DownloadArtifactResponse], _abc.AsyncIterator[_artifact_service_pb2.DownloadArtifactResponse]]:
+        context: _aio.ServicerContext[_artifact_service_pb2.DownloadArtifactRequest, _abc.AsyncIterator[_artifact_service_pb2.DownloadArtifactResponse]],
+    ) -> _abc.AsyncIterator[_artifact_service_pb2.DownloadArtifactResponse]:
         """Reads the bytes in order, to their end. Errors: NOT_FOUND, INVALID_ARGUMENT (a malformed digest)."""
 
     @_abc_1.abstractmethod
     def BatchGetArtifacts(
         self,
         request: _artifact_service_pb2.BatchGetArtifactsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_artifact_service_pb2.BatchGetArtifactsResponse, _abc.Awaitable[_artifact_service_pb2.BatchGetArtifactsResponse]]:
+        context: _aio.ServicerContext[_artifact_service_pb2.BatchGetArtifactsRequest, _abc.Awaitable[_artifact_service_pb2.BatchGetArtifactsResponse]],
+    ) -> _abc.Awaitable[_artifact_service_pb2.BatchGetArtifactsResponse]:
         """Tells which of some artifacts are stored. Errors: INVALID_ARGUMENT (a malformed digest, more than 1,000 of them)."""
 
-def add_ArtifactServiceServicer_to_server(servicer: ArtifactServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_ArtifactServiceServicer_to_server(servicer: ArtifactServiceServicer, server: _aio.Server) -> None: ...

@@ -7,21 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from nodeflow.state_manager.v1 import state_manager_service_pb2 as _state_manager_service_pb2
 import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -29,75 +15,18 @@ GRPC_VERSION: str
 class StateManagerServiceStub:
     """The durable truth: the event log, shard leases, snapshots, the execution index, workflow revisions and the registry of workers."""
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> StateManagerServiceAsyncStub: ...
-    AcquireShards: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.AcquireShardsRequest, _state_manager_service_pb2.AcquireShardsResponse]
-    """Grants leases on shards, each with a fencing token higher than any before it.
-
-    Granted are shards that are free, whose lease has ended, or whose lease is held by the same holder: a restarted holder does not wait for itself.
-    Earlier tokens are refused from then on. Errors: INVALID_ARGUMENT (no holder, a shard that does not exist).
-    """
-    RenewShards: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.RenewShardsRequest, _state_manager_service_pb2.RenewShardsResponse]
-    """Renews leases. A lease that is named in `lost` has another token now, or has ended. Errors: INVALID_ARGUMENT."""
-    ReleaseShards: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.ReleaseShardsRequest, _state_manager_service_pb2.ReleaseShardsResponse]
-    """Gives leases back at once. Leases with other tokens are left alone, so a repeat is harmless. Errors: INVALID_ARGUMENT."""
-    Append: _grpc.StreamStreamMultiCallable[_state_manager_service_pb2.AppendRequest, _state_manager_service_pb2.AppendResponse]
-    """Appends batches to the log.
-
-    Requests are committed in the order of the stream, those that wait together in one transaction with one fsync; each is answered, in the same order,
-    after its commit. A shard's part is written whole or not at all. A part that is resent with the same token and offset, and is already in the log with the same
-    content, succeeds. To resume after a break, open the stream again and resend what was not answered. The stream ends when the caller half-closes it, or with
-    UNAVAILABLE when nothing can be written; nothing that was not answered may be relied on. Errors: INVALID_ARGUMENT (a malformed batch).
-    """
-    ReadShards: _grpc.UnaryStreamMultiCallable[_state_manager_service_pb2.ReadShardsRequest, _state_manager_service_pb2.ReadShardsResponse]
-    """Reads what is needed to take over shards: each execution that is not in a final state, with its latest snapshot and the chunks after it.
-
-    Executions come in no particular order; the chunks of one come in the order of their sequences. A long execution spans several responses, which
-    follow one another. The stream ends after the last; there is no cursor: after a break read again. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (a token is stale).
-    """
-    ReadExecution: _grpc.UnaryStreamMultiCallable[_state_manager_service_pb2.ReadExecutionRequest, _state_manager_service_pb2.ReadExecutionResponse]
-    """Reads the committed chunks of an execution in the order of their sequences, beginning with the one that holds the event after `after_sequence`, to the end
-    of what is committed. Resume with the last sequence that was read. Errors: NOT_FOUND.
-    """
-    BatchGetExecutions: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.BatchGetExecutionsRequest, _state_manager_service_pb2.BatchGetExecutionsResponse]
-    """Gets entries of the index by id. Unknown ids are left out of the answer. Errors: INVALID_ARGUMENT (more than 1,000 ids)."""
-    ListExecutions: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.ListExecutionsRequest, _state_manager_service_pb2.ListExecutionsResponse]
-    """Lists entries of the index, newest first. Errors: INVALID_ARGUMENT (bad filter or page token)."""
-    FindExecutions: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.FindExecutionsRequest, _state_manager_service_pb2.FindExecutionsResponse]
-    """Finds executions of a tenant whose id begins with a prefix, newest first, at most 10. Errors: INVALID_ARGUMENT (empty prefix)."""
-    CreateWorkflow: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.CreateWorkflowRequest, _state_manager_service_pb2.CreateWorkflowResponse]
-    """Stores a revision of a workflow. A revision that is there already stays as it is. Errors: INVALID_ARGUMENT."""
-    GetWorkflow: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.GetWorkflowRequest, _state_manager_service_pb2.GetWorkflowResponse]
-    """Gets a revision, or the newest of a name. Errors: NOT_FOUND."""
-    ListWorkflows: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.ListWorkflowsRequest, _state_manager_service_pb2.ListWorkflowsResponse]
-    """Lists the newest revision of each workflow, by name; or all revisions of one name, newest first. Errors: INVALID_ARGUMENT (bad page token)."""
-    RegisterWorkerSession: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.RegisterWorkerSessionRequest, _state_manager_service_pb2.RegisterWorkerSessionResponse]
-    """Records a session of a worker before the worker is welcomed, and ends the sessions that it replaces. A repeat changes nothing. Errors: INVALID_ARGUMENT,
-    FAILED_PRECONDITION (the session has ended).
-    """
-    EndWorkerSessions: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.EndWorkerSessionsRequest, _state_manager_service_pb2.EndWorkerSessionsResponse]
-    """Records that sessions ended. Sessions that ended before are left alone. Errors: INVALID_ARGUMENT."""
-    ListWorkers: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.ListWorkersRequest, _state_manager_service_pb2.ListWorkersResponse]
-    """Lists known workers by id, each with its live sessions. Errors: INVALID_ARGUMENT (bad page token)."""
-
-@_typing.type_check_only
-class StateManagerServiceAsyncStub(StateManagerServiceStub):
-    """The durable truth: the event log, shard leases, snapshots, the execution index, workflow revisions and the registry of workers."""
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    AcquireShards: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.AcquireShardsRequest, _state_manager_service_pb2.AcquireShardsResponse]  # type: ignore[assignment]
+    AcquireShards: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.AcquireShardsRequest, _state_manager_service_pb2.AcquireShardsResponse]
     """Grants leases on shards, each with a fencing token higher than any before it.
 
     Granted are shards that are free, whose lease has ended, or whose lease is held by the same holder: a restarted holder does not wait for itself.
     Earlier tokens are refused from then on. Errors: INVALID_ARGUMENT (no holder, a shard that does not exist).
     """
-    RenewShards: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.RenewShardsRequest, _state_manager_service_pb2.RenewShardsResponse]  # type: ignore[assignment]
+    RenewShards: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.RenewShardsRequest, _state_manager_service_pb2.RenewShardsResponse]
     """Renews leases. A lease that is named in `lost` has another token now, or has ended. Errors: INVALID_ARGUMENT."""
-    ReleaseShards: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.ReleaseShardsRequest, _state_manager_service_pb2.ReleaseShardsResponse]  # type: ignore[assignment]
+    ReleaseShards: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.ReleaseShardsRequest, _state_manager_service_pb2.ReleaseShardsResponse]
     """Gives leases back at once. Leases with other tokens are left alone, so a repeat is harmless. Errors: INVALID_ARGUMENT."""
-    Append: _aio.StreamStreamMultiCallable[_state_manager_service_pb2.AppendRequest, _state_manager_service_pb2.AppendResponse]  # type: ignore[assignment]
+    Append: _aio.StreamStreamMultiCallable[_state_manager_service_pb2.AppendRequest, _state_manager_service_pb2.AppendResponse]
     """Appends batches to the log.
 
     Requests are committed in the order of the stream, those that wait together in one transaction with one fsync; each is answered, in the same order,
@@ -105,35 +34,35 @@ class StateManagerServiceAsyncStub(StateManagerServiceStub):
     content, succeeds. To resume after a break, open the stream again and resend what was not answered. The stream ends when the caller half-closes it, or with
     UNAVAILABLE when nothing can be written; nothing that was not answered may be relied on. Errors: INVALID_ARGUMENT (a malformed batch).
     """
-    ReadShards: _aio.UnaryStreamMultiCallable[_state_manager_service_pb2.ReadShardsRequest, _state_manager_service_pb2.ReadShardsResponse]  # type: ignore[assignment]
+    ReadShards: _aio.UnaryStreamMultiCallable[_state_manager_service_pb2.ReadShardsRequest, _state_manager_service_pb2.ReadShardsResponse]
     """Reads what is needed to take over shards: each execution that is not in a final state, with its latest snapshot and the chunks after it.
 
     Executions come in no particular order; the chunks of one come in the order of their sequences. A long execution spans several responses, which
     follow one another. The stream ends after the last; there is no cursor: after a break read again. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (a token is stale).
     """
-    ReadExecution: _aio.UnaryStreamMultiCallable[_state_manager_service_pb2.ReadExecutionRequest, _state_manager_service_pb2.ReadExecutionResponse]  # type: ignore[assignment]
+    ReadExecution: _aio.UnaryStreamMultiCallable[_state_manager_service_pb2.ReadExecutionRequest, _state_manager_service_pb2.ReadExecutionResponse]
     """Reads the committed chunks of an execution in the order of their sequences, beginning with the one that holds the event after `after_sequence`, to the end
     of what is committed. Resume with the last sequence that was read. Errors: NOT_FOUND.
     """
-    BatchGetExecutions: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.BatchGetExecutionsRequest, _state_manager_service_pb2.BatchGetExecutionsResponse]  # type: ignore[assignment]
+    BatchGetExecutions: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.BatchGetExecutionsRequest, _state_manager_service_pb2.BatchGetExecutionsResponse]
     """Gets entries of the index by id. Unknown ids are left out of the answer. Errors: INVALID_ARGUMENT (more than 1,000 ids)."""
-    ListExecutions: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.ListExecutionsRequest, _state_manager_service_pb2.ListExecutionsResponse]  # type: ignore[assignment]
+    ListExecutions: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.ListExecutionsRequest, _state_manager_service_pb2.ListExecutionsResponse]
     """Lists entries of the index, newest first. Errors: INVALID_ARGUMENT (bad filter or page token)."""
-    FindExecutions: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.FindExecutionsRequest, _state_manager_service_pb2.FindExecutionsResponse]  # type: ignore[assignment]
+    FindExecutions: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.FindExecutionsRequest, _state_manager_service_pb2.FindExecutionsResponse]
     """Finds executions of a tenant whose id begins with a prefix, newest first, at most 10. Errors: INVALID_ARGUMENT (empty prefix)."""
-    CreateWorkflow: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.CreateWorkflowRequest, _state_manager_service_pb2.CreateWorkflowResponse]  # type: ignore[assignment]
+    CreateWorkflow: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.CreateWorkflowRequest, _state_manager_service_pb2.CreateWorkflowResponse]
     """Stores a revision of a workflow. A revision that is there already stays as it is. Errors: INVALID_ARGUMENT."""
-    GetWorkflow: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.GetWorkflowRequest, _state_manager_service_pb2.GetWorkflowResponse]  # type: ignore[assignment]
+    GetWorkflow: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.GetWorkflowRequest, _state_manager_service_pb2.GetWorkflowResponse]
     """Gets a revision, or the newest of a name. Errors: NOT_FOUND."""
-    ListWorkflows: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.ListWorkflowsRequest, _state_manager_service_pb2.ListWorkflowsResponse]  # type: ignore[assignment]
+    ListWorkflows: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.ListWorkflowsRequest, _state_manager_service_pb2.ListWorkflowsResponse]
     """Lists the newest revision of each workflow, by name; or all revisions of one name, newest first. Errors: INVALID_ARGUMENT (bad page token)."""
-    RegisterWorkerSession: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.RegisterWorkerSessionRequest, _state_manager_service_pb2.RegisterWorkerSessionResponse]  # type: ignore[assignment]
+    RegisterWorkerSession: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.RegisterWorkerSessionRequest, _state_manager_service_pb2.RegisterWorkerSessionResponse]
     """Records a session of a worker before the worker is welcomed, and ends the sessions that it replaces. A repeat changes nothing. Errors: INVALID_ARGUMENT,
     FAILED_PRECONDITION (the session has ended).
     """
-    EndWorkerSessions: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.EndWorkerSessionsRequest, _state_manager_service_pb2.EndWorkerSessionsResponse]  # type: ignore[assignment]
+    EndWorkerSessions: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.EndWorkerSessionsRequest, _state_manager_service_pb2.EndWorkerSessionsResponse]
     """Records that sessions ended. Sessions that ended before are left alone. Errors: INVALID_ARGUMENT."""
-    ListWorkers: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.ListWorkersRequest, _state_manager_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
+    ListWorkers: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.ListWorkersRequest, _state_manager_service_pb2.ListWorkersResponse]
     """Lists known workers by id, each with its live sessions. Errors: INVALID_ARGUMENT (bad page token)."""
 
 class StateManagerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -143,8 +72,8 @@ class StateManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     def AcquireShards(
         self,
         request: _state_manager_service_pb2.AcquireShardsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_state_manager_service_pb2.AcquireShardsResponse, _abc.Awaitable[_state_manager_service_pb2.AcquireShardsResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.AcquireShardsRequest, _abc.Awaitable[_state_manager_service_pb2.AcquireShardsResponse]],
+    ) -> _abc.Awaitable[_state_manager_service_pb2.AcquireShardsResponse]:
         """Grants leases on shards, each with a fencing token higher than any before it.
 
         Granted are shards that are free, whose lease has ended, or whose lease is held by the same holder: a restarted holder does not wait for itself.
@@ -155,24 +84,24 @@ class StateManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     def RenewShards(
         self,
         request: _state_manager_service_pb2.RenewShardsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_state_manager_service_pb2.RenewShardsResponse, _abc.Awaitable[_state_manager_service_pb2.RenewShardsResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.RenewShardsRequest, _abc.Awaitable[_state_manager_service_pb2.RenewShardsResponse]],
+    ) -> _abc.Awaitable[_state_manager_service_pb2.RenewShardsResponse]:
         """Renews leases. A lease that is named in `lost` has another token now, or has ended. Errors: INVALID_ARGUMENT."""
 
     @_abc_1.abstractmethod
     def ReleaseShards(
         self,
         request: _state_manager_service_pb2.ReleaseShardsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_state_manager_service_pb2.ReleaseShardsResponse, _abc.Awaitable[_state_manager_service_pb2.ReleaseShardsResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.ReleaseShardsRequest, _abc.Awaitable[_state_manager_service_pb2.ReleaseShardsResponse]],
+    ) -> _abc.Awaitable[_state_manager_service_pb2.ReleaseShardsResponse]:
         """Gives leases back at once. Leases with other tokens are left alone, so a repeat is harmless. Errors: INVALID_ARGUMENT."""
 
     @_abc_1.abstractmethod
     def Append(
         self,
-        request_iterator: _MaybeAsyncIterator[_state_manager_service_pb2.AppendRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_state_manager_service_pb2.AppendResponse], _abc.AsyncIterator[_state_manager_service_pb2.AppendResponse]]:
+        request_iterator: _abc.AsyncIterator[_state_manager_service_pb2.AppendRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_state_manager_service_pb2.AppendRequest], _abc.AsyncIterator[_state_manager_service_pb2.AppendResponse]],
+    ) -> _abc.AsyncIterator[_state_manager_service_pb2.AppendResponse]:
         """Appends batches to the log.
 
         Requests are committed in the order of the stream, those that wait together in one transaction with one fsync; each is answered, in the same order,
@@ -185,8 +114,8 @@ class StateManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     def ReadShards(
         self,
         request: _state_manager_service_pb2.ReadShardsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_state_manager_service_pb2.ReadShardsResponse], _abc.AsyncIterator[_state_manager_service_pb2.ReadShardsResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.ReadShardsRequest, _abc.AsyncIterator[_state_manager_service_pb2.ReadShardsResponse]],
+    ) -> _abc.AsyncIterator[_state_manager_service_pb2.ReadShardsResponse]:
         """Reads what is needed to take over shards: each execution that is not in a final state, with its latest snapshot and the chunks after it.
 
         Executions come in no particular order; the chunks of one come in the order of their sequences. A long execution spans several responses, which
@@ -197,8 +126,8 @@ class StateManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     def ReadExecution(
         self,
         request: _state_manager_service_pb2.ReadExecutionRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_state_manager_service_pb2.ReadExecutionResponse], _abc.AsyncIterator[_state_manager_service_pb2.ReadExecutionResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.ReadExecutionRequest, _abc.AsyncIterator[_state_manager_service_pb2.ReadExecutionResponse]],
+    ) -> _abc.AsyncIterator[_state_manager_service_pb2.ReadExecutionResponse]:
         """Reads the committed chunks of an execution in the order of their sequences, beginning with the one that holds the event after `after_sequence`, to the end
         of what is committed. Resume with the last sequence that was read. Errors: NOT_FOUND.
         """
@@ -207,56 +136,56 @@ class StateManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     def BatchGetExecutions(
         self,
         request: _state_manager_service_pb2.BatchGetExecutionsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_state_manager_service_pb2.BatchGetExecutionsResponse, _abc.Awaitable[_state_manager_service_pb2.BatchGetExecutionsResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.BatchGetExecutionsRequest, _abc.Awaitable[_state_manager_service_pb2.BatchGetExecutionsResponse]],
+    ) -> _abc.Awaitable[_state_manager_service_pb2.BatchGetExecutionsResponse]:
         """Gets entries of the index by id. Unknown ids are left out of the answer. Errors: INVALID_ARGUMENT (more than 1,000 ids)."""
 
     @_abc_1.abstractmethod
     def ListExecutions(
         self,
         request: _state_manager_service_pb2.ListExecutionsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_state_manager_service_pb2.ListExecutionsResponse, _abc.Awaitable[_state_manager_service_pb2.ListExecutionsResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.ListExecutionsRequest, _abc.Awaitable[_state_manager_service_pb2.ListExecutionsResponse]],
+    ) -> _abc.Awaitable[_state_manager_service_pb2.ListExecutionsResponse]:
         """Lists entries of the index, newest first. Errors: INVALID_ARGUMENT (bad filter or page token)."""
 
     @_abc_1.abstractmethod
     def FindExecutions(
         self,
         request: _state_manager_service_pb2.FindExecutionsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_state_manager_service_pb2.FindExecutionsResponse, _abc.Awaitable[_state_manager_service_pb2.FindExecutionsResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.FindExecutionsRequest, _abc.Awaitable[_state_manager_service_pb2.FindExecutionsResponse]],
+    ) -> _abc.Awaitable[_state_manager_service_pb2.FindExecutionsResponse]:
         """Finds executions of a tenant whose id begins with a prefix, newest first, at most 10. Errors: INVALID_ARGUMENT (empty prefix)."""
 
     @_abc_1.abstractmethod
     def CreateWorkflow(
         self,
         request: _state_manager_service_pb2.CreateWorkflowRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_state_manager_service_pb2.CreateWorkflowResponse, _abc.Awaitable[_state_manager_service_pb2.CreateWorkflowResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.CreateWorkflowRequest, _abc.Awaitable[_state_manager_service_pb2.CreateWorkflowResponse]],
+    ) -> _abc.Awaitable[_state_manager_service_pb2.CreateWorkflowResponse]:
         """Stores a revision of a workflow. A revision that is there already stays as it is. Errors: INVALID_ARGUMENT."""
 
     @_abc_1.abstractmethod
     def GetWorkflow(
         self,
         request: _state_manager_service_pb2.GetWorkflowRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_state_manager_service_pb2.GetWorkflowResponse, _abc.Awaitable[_state_manager_service_pb2.GetWorkflowResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.GetWorkflowRequest, _abc.Awaitable[_state_manager_service_pb2.GetWorkflowResponse]],
+    ) -> _abc.Awaitable[_state_manager_service_pb2.GetWorkflowResponse]:
         """Gets a revision, or the newest of a name. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListWorkflows(
         self,
         request: _state_manager_service_pb2.ListWorkflowsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_state_manager_service_pb2.ListWorkflowsResponse, _abc.Awaitable[_state_manager_service_pb2.ListWorkflowsResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.ListWorkflowsRequest, _abc.Awaitable[_state_manager_service_pb2.ListWorkflowsResponse]],
+    ) -> _abc.Awaitable[_state_manager_service_pb2.ListWorkflowsResponse]:
         """Lists the newest revision of each workflow, by name; or all revisions of one name, newest first. Errors: INVALID_ARGUMENT (bad page token)."""
 
     @_abc_1.abstractmethod
     def RegisterWorkerSession(
         self,
         request: _state_manager_service_pb2.RegisterWorkerSessionRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_state_manager_service_pb2.RegisterWorkerSessionResponse, _abc.Awaitable[_state_manager_service_pb2.RegisterWorkerSessionResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.RegisterWorkerSessionRequest, _abc.Awaitable[_state_manager_service_pb2.RegisterWorkerSessionResponse]],
+    ) -> _abc.Awaitable[_state_manager_service_pb2.RegisterWorkerSessionResponse]:
         """Records a session of a worker before the worker is welcomed, and ends the sessions that it replaces. A repeat changes nothing. Errors: INVALID_ARGUMENT,
         FAILED_PRECONDITION (the session has ended).
         """
@@ -265,16 +194,16 @@ class StateManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     def EndWorkerSessions(
         self,
         request: _state_manager_service_pb2.EndWorkerSessionsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_state_manager_service_pb2.EndWorkerSessionsResponse, _abc.Awaitable[_state_manager_service_pb2.EndWorkerSessionsResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.EndWorkerSessionsRequest, _abc.Awaitable[_state_manager_service_pb2.EndWorkerSessionsResponse]],
+    ) -> _abc.Awaitable[_state_manager_service_pb2.EndWorkerSessionsResponse]:
         """Records that sessions ended. Sessions that ended before are left alone. Errors: INVALID_ARGUMENT."""
 
     @_abc_1.abstractmethod
     def ListWorkers(
         self,
         request: _state_manager_service_pb2.ListWorkersRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_state_manager_service_pb2.ListWorkersResponse, _abc.Awaitable[_state_manager_service_pb2.ListWorkersResponse]]:
+        context: _aio.ServicerContext[_state_manager_service_pb2.ListWorkersRequest, _abc.Awaitable[_state_manager_service_pb2.ListWorkersResponse]],
+    ) -> _abc.Awaitable[_state_manager_service_pb2.ListWorkersResponse]:
         """Lists known workers by id, each with its live sessions. Errors: INVALID_ARGUMENT (bad page token)."""
 
-def add_StateManagerServiceServicer_to_server(servicer: StateManagerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_StateManagerServiceServicer_to_server(servicer: StateManagerServiceServicer, server: _aio.Server) -> None: ...

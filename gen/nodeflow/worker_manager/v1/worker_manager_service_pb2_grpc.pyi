@@ -7,21 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as _worker_manager_service_pb2
 import abc as _abc_1
-import grpc as _grpc
-import sys
-import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
-else:
-    from typing_extensions import Self as _Self
-
-_T = _typing.TypeVar("_T")
-
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
-
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
-    ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
@@ -32,48 +18,8 @@ class WorkerManagerServiceStub:
     The worker-manager holds no truth: it passes batches on, knows which sessions are alive, and may be restarted at any moment.
     """
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> WorkerManagerServiceAsyncStub: ...
-    Connect: _grpc.StreamStreamMultiCallable[_worker_manager_service_pb2.ConnectRequest, _worker_manager_service_pb2.ConnectResponse]
-    """The one stream of a worker.
-
-    The first request is `hello`; the first response is `welcome`. Then the worker sends `held` once, heartbeats at the interval
-    that the welcome names, and updates; it receives assignments, acknowledgements, cancellations and drains. All messages keep their
-    order. After a break the worker opens the stream again with the same session before its lease ends, and sends what was not
-    acknowledged once more. The stream ends when the worker has sent `goodbye`, or with UNAVAILABLE when the service stops.
-    Errors: INVALID_ARGUMENT (no hello first, malformed hello), FAILED_PRECONDITION (the session's lease has ended: begin a new session).
-    """
-    Coordinate: _grpc.StreamStreamMultiCallable[_worker_manager_service_pb2.CoordinateRequest, _worker_manager_service_pb2.CoordinateResponse]
-    """The one stream of a scheduler.
-
-    The first request carries `attach`. The responses begin with every session that could hold attempts, then `attached`; afterwards
-    changes of sessions and the reports of workers follow. For each session, `opened` comes first, `held` comes before any update that follows it, and
-    `closed` is last. A scheduler sends assignments for a session only after its `held` came on this stream. To resume, attach again: what the
-    sessions hold is asked from the workers anew. The stream ends with UNAVAILABLE when the service stops.
-    Errors: INVALID_ARGUMENT (no attach first), FAILED_PRECONDITION (a shard's token is lower than one seen before).
-    """
-    ListWorkers: _grpc.UnaryUnaryMultiCallable[_worker_manager_service_pb2.ListWorkersRequest, _worker_manager_service_pb2.ListWorkersResponse]
-    """Lists workers, known and connected, by id. Errors: INVALID_ARGUMENT (bad page token or filter)."""
-    DrainWorker: _grpc.UnaryUnaryMultiCallable[_worker_manager_service_pb2.DrainWorkerRequest, _worker_manager_service_pb2.DrainWorkerResponse]
-    """Tells a worker to finish what it holds, take nothing new and leave. A repeat is harmless. Errors: NOT_FOUND."""
-    UploadArtifact: _grpc.StreamUnaryMultiCallable[_worker_manager_service_pb2.UploadArtifactRequest, _worker_manager_service_pb2.UploadArtifactResponse]
-    """Stores the bytes of an artifact for a worker. The first request carries the header; the rest carry data in order.
-    Uploading bytes that are already stored succeeds. Errors: INVALID_ARGUMENT (the digest does not fit the bytes), RESOURCE_EXHAUSTED (too large).
-    """
-    DownloadArtifact: _grpc.UnaryStreamMultiCallable[_worker_manager_service_pb2.DownloadArtifactRequest, _worker_manager_service_pb2.DownloadArtifactResponse]
-    """Reads the bytes of an artifact, in order, to their end. Errors: NOT_FOUND."""
-
-@_typing.type_check_only
-class WorkerManagerServiceAsyncStub(WorkerManagerServiceStub):
-    """Workers connect here to be given attempts, and schedulers attach here to give them.
-
-    The worker-manager holds no truth: it passes batches on, knows which sessions are alive, and may be restarted at any moment.
-    """
-
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Connect: _aio.StreamStreamMultiCallable[_worker_manager_service_pb2.ConnectRequest, _worker_manager_service_pb2.ConnectResponse]  # type: ignore[assignment]
+    Connect: _aio.StreamStreamMultiCallable[_worker_manager_service_pb2.ConnectRequest, _worker_manager_service_pb2.ConnectResponse]
     """The one stream of a worker.
 
     The first request is `hello`; the first response is `welcome`. Then the worker sends `held` once, heartbeats at the interval
@@ -82,7 +28,7 @@ class WorkerManagerServiceAsyncStub(WorkerManagerServiceStub):
     acknowledged once more. The stream ends when the worker has sent `goodbye`, or with UNAVAILABLE when the service stops.
     Errors: INVALID_ARGUMENT (no hello first, malformed hello), FAILED_PRECONDITION (the session's lease has ended: begin a new session).
     """
-    Coordinate: _aio.StreamStreamMultiCallable[_worker_manager_service_pb2.CoordinateRequest, _worker_manager_service_pb2.CoordinateResponse]  # type: ignore[assignment]
+    Coordinate: _aio.StreamStreamMultiCallable[_worker_manager_service_pb2.CoordinateRequest, _worker_manager_service_pb2.CoordinateResponse]
     """The one stream of a scheduler.
 
     The first request carries `attach`. The responses begin with every session that could hold attempts, then `attached`; afterwards
@@ -91,15 +37,15 @@ class WorkerManagerServiceAsyncStub(WorkerManagerServiceStub):
     sessions hold is asked from the workers anew. The stream ends with UNAVAILABLE when the service stops.
     Errors: INVALID_ARGUMENT (no attach first), FAILED_PRECONDITION (a shard's token is lower than one seen before).
     """
-    ListWorkers: _aio.UnaryUnaryMultiCallable[_worker_manager_service_pb2.ListWorkersRequest, _worker_manager_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
+    ListWorkers: _aio.UnaryUnaryMultiCallable[_worker_manager_service_pb2.ListWorkersRequest, _worker_manager_service_pb2.ListWorkersResponse]
     """Lists workers, known and connected, by id. Errors: INVALID_ARGUMENT (bad page token or filter)."""
-    DrainWorker: _aio.UnaryUnaryMultiCallable[_worker_manager_service_pb2.DrainWorkerRequest, _worker_manager_service_pb2.DrainWorkerResponse]  # type: ignore[assignment]
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_worker_manager_service_pb2.DrainWorkerRequest, _worker_manager_service_pb2.DrainWorkerResponse]
     """Tells a worker to finish what it holds, take nothing new and leave. A repeat is harmless. Errors: NOT_FOUND."""
-    UploadArtifact: _aio.StreamUnaryMultiCallable[_worker_manager_service_pb2.UploadArtifactRequest, _worker_manager_service_pb2.UploadArtifactResponse]  # type: ignore[assignment]
+    UploadArtifact: _aio.StreamUnaryMultiCallable[_worker_manager_service_pb2.UploadArtifactRequest, _worker_manager_service_pb2.UploadArtifactResponse]
     """Stores the bytes of an artifact for a worker. The first request carries the header; the rest carry data in order.
     Uploading bytes that are already stored succeeds. Errors: INVALID_ARGUMENT (the digest does not fit the bytes), RESOURCE_EXHAUSTED (too large).
     """
-    DownloadArtifact: _aio.UnaryStreamMultiCallable[_worker_manager_service_pb2.DownloadArtifactRequest, _worker_manager_service_pb2.DownloadArtifactResponse]  # type: ignore[assignment]
+    DownloadArtifact: _aio.UnaryStreamMultiCallable[_worker_manager_service_pb2.DownloadArtifactRequest, _worker_manager_service_pb2.DownloadArtifactResponse]
     """Reads the bytes of an artifact, in order, to their end. Errors: NOT_FOUND."""
 
 class WorkerManagerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -111,9 +57,9 @@ class WorkerManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def Connect(
         self,
-        request_iterator: _MaybeAsyncIterator[_worker_manager_service_pb2.ConnectRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_worker_manager_service_pb2.ConnectResponse], _abc.AsyncIterator[_worker_manager_service_pb2.ConnectResponse]]:
+        request_iterator: _abc.AsyncIterator[_worker_manager_service_pb2.ConnectRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_worker_manager_service_pb2.ConnectRequest], _abc.AsyncIterator[_worker_manager_service_pb2.ConnectResponse]],
+    ) -> _abc.AsyncIterator[_worker_manager_service_pb2.ConnectResponse]:
         """The one stream of a worker.
 
         The first request is `hello`; the first response is `welcome`. Then the worker sends `held` once, heartbeats at the interval
@@ -126,9 +72,9 @@ class WorkerManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def Coordinate(
         self,
-        request_iterator: _MaybeAsyncIterator[_worker_manager_service_pb2.CoordinateRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_worker_manager_service_pb2.CoordinateResponse], _abc.AsyncIterator[_worker_manager_service_pb2.CoordinateResponse]]:
+        request_iterator: _abc.AsyncIterator[_worker_manager_service_pb2.CoordinateRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_worker_manager_service_pb2.CoordinateRequest], _abc.AsyncIterator[_worker_manager_service_pb2.CoordinateResponse]],
+    ) -> _abc.AsyncIterator[_worker_manager_service_pb2.CoordinateResponse]:
         """The one stream of a scheduler.
 
         The first request carries `attach`. The responses begin with every session that could hold attempts, then `attached`; afterwards
@@ -142,24 +88,24 @@ class WorkerManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     def ListWorkers(
         self,
         request: _worker_manager_service_pb2.ListWorkersRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_worker_manager_service_pb2.ListWorkersResponse, _abc.Awaitable[_worker_manager_service_pb2.ListWorkersResponse]]:
+        context: _aio.ServicerContext[_worker_manager_service_pb2.ListWorkersRequest, _abc.Awaitable[_worker_manager_service_pb2.ListWorkersResponse]],
+    ) -> _abc.Awaitable[_worker_manager_service_pb2.ListWorkersResponse]:
         """Lists workers, known and connected, by id. Errors: INVALID_ARGUMENT (bad page token or filter)."""
 
     @_abc_1.abstractmethod
     def DrainWorker(
         self,
         request: _worker_manager_service_pb2.DrainWorkerRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_worker_manager_service_pb2.DrainWorkerResponse, _abc.Awaitable[_worker_manager_service_pb2.DrainWorkerResponse]]:
+        context: _aio.ServicerContext[_worker_manager_service_pb2.DrainWorkerRequest, _abc.Awaitable[_worker_manager_service_pb2.DrainWorkerResponse]],
+    ) -> _abc.Awaitable[_worker_manager_service_pb2.DrainWorkerResponse]:
         """Tells a worker to finish what it holds, take nothing new and leave. A repeat is harmless. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def UploadArtifact(
         self,
-        request_iterator: _MaybeAsyncIterator[_worker_manager_service_pb2.UploadArtifactRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_worker_manager_service_pb2.UploadArtifactResponse, _abc.Awaitable[_worker_manager_service_pb2.UploadArtifactResponse]]:
+        request_iterator: _abc.AsyncIterator[_worker_manager_service_pb2.UploadArtifactRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_worker_manager_service_pb2.UploadArtifactRequest], _abc.Awaitable[_worker_manager_service_pb2.UploadArtifactResponse]],
+    ) -> _abc.Awaitable[_worker_manager_service_pb2.UploadArtifactResponse]:
         """Stores the bytes of an artifact for a worker. The first request carries the header; the rest carry data in order.
         Uploading bytes that are already stored succeeds. Errors: INVALID_ARGUMENT (the digest does not fit the bytes), RESOURCE_EXHAUSTED (too large).
         """
@@ -168,8 +114,8 @@ class WorkerManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     def DownloadArtifact(
         self,
         request: _worker_manager_service_pb2.DownloadArtifactRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_worker_manager_service_pb2.DownloadArtifactResponse], _abc.AsyncIterator[_worker_manager_service_pb2.DownloadArtifactResponse]]:
+        context: _aio.ServicerContext[_worker_manager_service_pb2.DownloadArtifactRequest, _abc.AsyncIterator[_worker_manager_service_pb2.DownloadArtifactResponse]],
+    ) -> _abc.AsyncIterator[_worker_manager_service_pb2.DownloadArtifactResponse]:
         """Reads the bytes of an artifact, in order, to their end. Errors: NOT_FOUND."""
 
-def add_WorkerManagerServiceServicer_to_server(servicer: WorkerManagerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_WorkerManagerServiceServicer_to_server(servicer: WorkerManagerServiceServicer, server: _aio.Server) -> None: ...
