@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check gen lint format bench constraints clean
+.PHONY: help run test check gen lint in-step format bench constraints clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -43,18 +43,20 @@ run: $(VENV)/runtime.stamp  ## analyse Python's own standard library, and print 
 test: $(VENV)/dev.stamp  ## run all tests
 	@$(BIN)/python -m pytest tests -rs
 
-check: lint test  ## all that CI asks for: lint, generated files in step with their sources, tests
+check: lint in-step test  ## all that CI asks for: lint, generated files in step with their sources, tests
 
 gen: $(VENV)/dev.stamp  ## generate gen/ from protos/
 	@$(BIN)/python scripts/gen.py
 
-lint: $(VENV)/dev.stamp  ## style, types, layers, protos, generated files in step
+lint: $(VENV)/dev.stamp  ## style, types, layers, protos
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(CHECKED)
 	$(BIN)/lint-imports --cache-dir build/import-linter
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
+
+in-step: $(VENV)/dev.stamp
 	$(BIN)/python scripts/gen.py --check
 	$(BIN)/python scripts/draw_lifecycle.py --check
 
@@ -70,5 +72,5 @@ constraints:  ## write constraints.txt from a clean resolve of all lower bounds
 	@$(PYTHON) scripts/constraints.py $(DISTRIBUTIONS) 'clients/python[embedded]'
 
 clean:  ## remove what make made: environment, caches, builds
-	rm -rf $(VENV) build dist .nodeflow .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist .nodeflow .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
