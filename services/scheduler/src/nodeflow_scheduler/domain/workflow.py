@@ -1,0 +1,77 @@
+"""A workflow, compiled: the immutable arrays that all executions of a revision share.
+
+`document.py` builds these from what a person wrote. A node's index is its task number in every execution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nodeflow_scheduler.domain.expressions import Arguments, Expression, InputsChecker
+
+
+class FailurePolicy(StrEnum):
+    """What the failure of a node does to the rest of its execution."""
+
+    CANCEL_DEPENDENTS = "cancel_dependents"
+    """What depends on it is cancelled; other branches go on; the execution fails in the end."""
+    FAIL_FAST = "fail_fast"
+    """Everything that waits or runs is cancelled, and the execution fails at once."""
+    CONTINUE = "continue"
+    """What depends on it is skipped; all that can still run, runs; the execution completes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """The wait before a retry: `initial_ms * factor**retries`, at most `max_ms`, give or take `jitter` of it."""
+
+    initial_ms: int = 1_000
+    factor: float = 2.0
+    max_ms: int = 60_000
+    jitter: float = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often a task is tried at most, the first time included, and how long to wait in between."""
+
+    attempts: int = 1
+    backoff: Backoff = Backoff()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """One vertex."""
+
+    name: str
+    function: str
+    """`module:callable`"""
+    dependencies: tuple[int, ...]
+    """Indices of the nodes it waits for, ascending, each once: from `needs` and from every expression."""
+    arguments: Arguments
+    map: Expression | None = None
+    """Gives the list of a mapped node."""
+    when: Expression | None = None
+    """The condition; must give a bool."""
+    retry: RetryPolicy = RetryPolicy()
+    timeout_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workflow:
+    """One revision, ready to be executed."""
+
+    name: str
+    revision: str
+    directory: str
+    nodes: tuple[NodeSpec, ...]
+    successors: tuple[tuple[int, ...], ...]
+    """For each node the nodes that depend on it. Tuples of tuples, not flat CSR arrays: in CPython a slice of an array costs more."""
+    dependency_counts: tuple[int, ...]
+    roots: tuple[int, ...]
+    outputs: tuple[tuple[str, Expression], ...]
+    inputs: InputsChecker
+    on_failure: FailurePolicy = FailurePolicy.CANCEL_DEPENDENTS
+    timeout_ms: int | None = None
+    """How long an execution may take from its start."""
