@@ -52,7 +52,7 @@ lint: $(VENV)/dev.stamp  ## style, types, layers, protos
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(CHECKED)
-	$(BIN)/lint-imports --cache-dir build/import-linter
+	$(BIN)/lint-imports --no-logo --cache-dir build/import-linter
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 
