@@ -1,1 +1,4 @@
-"""Mechanism that every service runs on; never a word of the domain."""
+"""Mechanism shared by every service process: server, channel, errors, settings, logs, streams, retry, clock.
+
+Owns how a process starts, serves, reports errors and stops. Must not know what any service is about.
+"""

@@ -1,0 +1,107 @@
+"""What every RPC of every service passes through: errors become rich statuses.
+
+Owns the one place where an exception turns into a gRPC status. Must not know any method.
+"""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, NoReturn, TypeAlias, cast
+
+import grpc
+import grpc.aio
+from grpc_status import rpc_status
+
+from nodeflow_shared.errors import Internal, NodeflowError, Unavailable
+from nodeflow_shared.logs import get_log
+from nodeflow_shared.status import to_status
+
+# Any: requests and replies are of every type here. In quotes: only the stubs know the classes as generic.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Behavior = Callable[[Any, Context], Any]
+
+_log = get_log()
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Turns NodeflowError into its status, and any other exception into INTERNAL, logged here once as `rpc_failed`.
+
+    Handlers are coroutines, or async generators where the response is a stream; they never abort by hand.
+    """
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        """Return the method's handler, wrapped."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        return _wrap(handler, handler_call_details.method)
+
+
+def _wrap(handler: Handler, method: str) -> Handler:
+    behavior = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
+    # The stub describes blocking behaviors only; in an aio server all are asynchronous.
+    guarded: Any = _guard(cast("Behavior", behavior), method)
+    serde = {"request_deserializer": handler.request_deserializer, "response_serializer": handler.response_serializer}
+    match handler.request_streaming, handler.response_streaming:
+        case False, False:
+            return grpc.unary_unary_rpc_method_handler(guarded, **serde)
+        case True, False:
+            return grpc.stream_unary_rpc_method_handler(guarded, **serde)
+        case False, True:
+            return grpc.unary_stream_rpc_method_handler(guarded, **serde)
+        case _:
+            return grpc.stream_stream_rpc_method_handler(guarded, **serde)
+
+
+def _guard(behavior: Behavior, method: str) -> Behavior:
+    if inspect.isasyncgenfunction(behavior):
+        return _guard_generator(behavior, method)
+    if inspect.iscoroutinefunction(behavior):
+        return _guard_coroutine(behavior, method)
+    raise TypeError(f"the handler of {method} is neither a coroutine function nor an async generator function")
+
+
+def _guard_coroutine(behavior: Behavior, method: str) -> Behavior:
+    async def guarded(request: object, context: Context) -> object:
+        try:
+            return await behavior(request, context)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the one place that maps every error
+            await _end(error, method, context)
+
+    return guarded
+
+
+def _guard_generator(behavior: Behavior, method: str) -> Behavior:
+    async def guarded(request: object, context: Context) -> AsyncIterator[object]:
+        try:
+            # Closed here and now when the call ends early: the handler's `finally` must not wait for the collector.
+            async with aclosing(behavior(request, context)) as responses:
+                async for response in responses:
+                    yield response
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the one place that maps every error
+            await _end(error, method, context)
+
+    return guarded
+
+
+async def _end(error: BaseException, method: str, context: Context) -> NoReturn:
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise error
+        # Nobody cancelled this call: something that it awaited was. Left alone, the client would wait for ever.
+        error = Unavailable("the server gave up the call; it may be stopping", reason="ABANDONED")
+    if isinstance(error, grpc.aio.BaseError) or context.done():
+        raise error  # grpc's own: an abort under way, or a call that is over
+    if not isinstance(error, NodeflowError) or isinstance(error, Internal):
+        _log.error("rpc_failed", method=method, exc_info=error)
+    if not isinstance(error, NodeflowError):
+        error = Internal("internal error; the server's log has the details")
+    await context.abort_with_status(rpc_status.to_status(to_status(error)))
+    raise AssertionError("abort always raises")

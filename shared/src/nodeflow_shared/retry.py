@@ -1,0 +1,175 @@
+"""Long-lived connections that come back: delays between attempts, and a loop that keeps one alive.
+
+Owns when to try again. Must not know what a connection carries.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from random import Random
+from typing import Final, NoReturn
+
+import grpc
+import grpc.aio
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+
+from nodeflow_shared.errors import NodeflowError, Unavailable
+from nodeflow_shared.logs import get_log
+from nodeflow_shared.status import from_rpc_error
+
+HEALTHY_AFTER_S: Final = 5.0
+
+_LOST_CODES: Final = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
+)
+# How a connection that broke in the middle of a stream can look, whatever the code.
+_LOST_WORDS: Final = ("RST_STREAM", "GOAWAY", "Stream removed")
+
+_log = get_log()
+
+
+def reconnect_delays(
+    initial_s: float = 0.05,
+    max_s: float = 1.0,
+    factor: float = 2,
+    jitter: float = 0.2,
+    random: Random | None = None,
+) -> Iterator[float]:
+    """Yield seconds to wait, without end: from `initial_s` by `factor` up to `max_s`, each ± `jitter` of itself."""
+    source = random or Random()
+    delay = initial_s
+    while True:
+        yield min(delay, max_s) * source.uniform(1 - jitter, 1 + jitter)
+        delay = min(delay * factor, max_s)
+
+
+class Backoff:
+    """The delays of one connection; an attempt calls `reset` when its connection stands (the peer has answered)."""
+
+    def __init__(self, delays: Callable[[], Iterator[float]] = reconnect_delays) -> None:
+        self._new_delays = delays
+        self._delays = delays()
+        self.on_reset: Callable[[], None] | None = None
+        """Called at each reset; `keep_connected` sets it."""
+
+    def reset(self) -> None:
+        """Note that the connection stands: the next delay is the shortest again."""
+        self._delays = self._new_delays()
+        if self.on_reset is not None:
+            self.on_reset()
+
+    def next_delay(self) -> float:
+        """Return the seconds to wait before the next attempt."""
+        return next(self._delays)
+
+
+async def keep_connected(
+    name: str,
+    attempt: Callable[[], Awaitable[None]],
+    *,
+    backoff: Backoff | None = None,
+    on_lost: Callable[[NodeflowError], None] | None = None,
+) -> NoReturn:
+    """Run `attempt` again and again, each run being one life of a connection, until cancelled.
+
+    A life that ends (it returns, or fails with the transport or Unavailable) is followed by the next after a delay.
+    Any other error is raised. Delays start anew after a life that called `backoff.reset()` or lasted HEALTHY_AFTER_S.
+    An outage is logged once as `connection_lost` (and `on_lost` called once), its end as `connected`, both with `name`.
+    """
+    lives = _Lives(name, attempt, backoff or Backoff(), on_lost)
+    retrying = AsyncRetrying(
+        sleep=asyncio.sleep,
+        retry=retry_if_exception(lambda error: isinstance(error, _LifeEnded)),
+        wait=lives.delay,
+    )
+    await retrying(lives.live)
+    raise AssertionError("a life ends with an exception")
+
+
+def as_lost_connection(error: BaseException) -> Unavailable | None:
+    """Return what tells that a connection was lost, or None if the error means anything else.
+
+    A group of errors (of a TaskGroup that reads and writes) counts if every error in it does.
+    """
+    match error:
+        case Unavailable():
+            return error
+        case BaseExceptionGroup():
+            lost = [as_lost_connection(each) for each in error.exceptions]
+            return lost[0] if all(lost) else None
+        case grpc.aio.AioRpcError():
+            details = error.details() or ""
+            if error.code() in _LOST_CODES or any(word in details for word in _LOST_WORDS):
+                told = from_rpc_error(error)
+                return Unavailable(told.message, reason=told.reason, retry_after_s=told.retry_after_s)
+        case asyncio.CancelledError():
+            # grpc.aio raises it at a call that we cancelled ourselves; if it is this task that is cancelled, it stands.
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                return Unavailable("the call was cancelled", reason="CANCELLED")
+        case _:
+            pass
+    return None
+
+
+class _LifeEnded(Exception):
+    """One life is over; its cause is the lost connection."""
+
+    def __init__(self, cause: Unavailable) -> None:
+        super().__init__(cause.message)
+        self.cause = cause
+
+
+class _Lives:
+    """Lives of one connection, and what was said of them."""
+
+    def __init__(
+        self,
+        name: str,
+        attempt: Callable[[], Awaitable[None]],
+        backoff: Backoff,
+        on_lost: Callable[[NodeflowError], None] | None,
+    ) -> None:
+        self._name = name
+        self._attempt = attempt
+        self._backoff = backoff
+        self._on_lost = on_lost
+        self._connected = False
+        self._lost = False
+        backoff.on_reset = self._note_connected
+
+    async def live(self) -> NoReturn:
+        """Run one attempt to its end; raises _LifeEnded if another is due."""
+        healthy = asyncio.get_running_loop().call_later(HEALTHY_AFTER_S, self._backoff.reset)
+        try:
+            await self._attempt()
+        except (Exception, asyncio.CancelledError) as error:
+            lost = as_lost_connection(error)
+            if lost is None:
+                raise
+            self._note_lost(lost)
+            raise _LifeEnded(lost) from error
+        finally:
+            healthy.cancel()
+        lost = Unavailable("the peer ended the connection", reason="ENDED")
+        self._note_lost(lost)
+        raise _LifeEnded(lost)
+
+    def delay(self, state: RetryCallState) -> float:
+        """Return the seconds until the next life: the backoff's, or what the peer asked for if that is longer."""
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.cause.retry_after_s if isinstance(error, _LifeEnded) else None
+        return max(self._backoff.next_delay(), asked or 0.0)
+
+    def _note_connected(self) -> None:
+        if not self._connected:
+            _log.info("connected", name=self._name)
+        self._connected, self._lost = True, False
+
+    def _note_lost(self, error: Unavailable) -> None:
+        self._connected = False
+        if self._lost:
+            return
+        self._lost = True
+        _log.warning("connection_lost", name=self._name, reason=error.reason, error=error.message)
+        if self._on_lost is not None:
+            self._on_lost(error)

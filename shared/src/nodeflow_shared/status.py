@@ -1,0 +1,178 @@
+"""Errors on the wire: NodeflowError ↔ google.rpc.Status with ErrorInfo, BadRequest and RetryInfo.
+
+Owns the mapping in both directions. Must not know who raises or handles an error.
+"""
+
+from collections.abc import Iterable
+from typing import Final, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from nodeflow_shared.errors import (
+    AlreadyExists,
+    Conflict,
+    DeadlineExceeded,
+    FieldViolation,
+    IllegalState,
+    Internal,
+    InvalidInput,
+    NodeflowError,
+    NotFound,
+    OutOfRange,
+    Overloaded,
+    PermissionDenied,
+    QuotaExceeded,
+    StaleLease,
+    Unauthenticated,
+    Unavailable,
+)
+
+D = TypeVar("D", bound=Message)
+
+DOMAIN: Final = "nodeflow"
+DETAILS_KEY: Final = "grpc-status-details-bin"
+
+# Peers refuse trailers above 8 KiB (the default of most gRPC libraries, base64 and the repeated message included),
+# and then the caller sees a meaningless error: so what we say is cut to fit.
+MAX_MESSAGE_CHARS: Final = 800
+MAX_STATUS_BYTES: Final = 4096
+
+_HINT: Final = " — try: "
+_KIND: Final = "errorKind"
+_NANOS: Final = 1_000_000_000
+
+# Where two kinds share a code, the first is what the bare code means.
+_KINDS: Final[tuple[type[NodeflowError], ...]] = (
+    InvalidInput,
+    NotFound,
+    AlreadyExists,
+    IllegalState,
+    StaleLease,
+    OutOfRange,
+    Conflict,
+    Overloaded,
+    QuotaExceeded,
+    Unavailable,
+    DeadlineExceeded,
+    PermissionDenied,
+    Unauthenticated,
+    Internal,
+)
+_BY_CODE: Final = {kind.code_name: kind for kind in reversed(_KINDS)}
+_BY_REASON: Final = {kind.default_reason: kind for kind in _KINDS}
+
+
+def to_status(error: NodeflowError) -> status_pb2.Status:
+    """Return the error as a rich status; long messages and many violations are cut to what a trailer can carry."""
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code_name), message=_shorten(error.message))
+    kind = _kind_of(error)
+    metadata = dict(error.metadata)
+    if _BY_REASON.get(error.reason) is not kind and _BY_CODE[error.code_name] is not kind:
+        metadata[_KIND] = kind.default_reason
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
+    if error.retry_after_s is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(round(error.retry_after_s * _NANOS))
+        status.details.add().Pack(retry)
+    if error.violations:
+        room = MAX_STATUS_BYTES - status.ByteSize()
+        status.details.add().Pack(_bad_request(error.violations, room))
+    return status
+
+
+def from_rpc_error(error: grpc.RpcError) -> NodeflowError:
+    """Return what the server raised, as far as the call tells; transport failures become Unavailable.
+
+    Foreign servers and unknown or broken details are tolerated: the code alone then decides.
+    """
+    code, message, trailers = _parts(error)
+    status = _status_in(trailers)
+    info = _detail(status, error_details_pb2.ErrorInfo)
+    retry = _detail(status, error_details_pb2.RetryInfo)
+    bad = _detail(status, error_details_pb2.BadRequest)
+    metadata = dict(info.metadata) if info else {}
+    named = metadata.pop(_KIND, info.reason if info and info.domain == DOMAIN else "")
+    kind = _BY_REASON.get(named)
+    if kind is None or kind.code_name != code.name:
+        kind = _BY_CODE.get(code.name) or (Unavailable if code is grpc.StatusCode.CANCELLED else Internal)
+    foreign_reason = None if code.name in _BY_CODE else code.name
+    return kind(
+        message or code.name,
+        reason=(info.reason if info else None) or foreign_reason,
+        metadata=metadata,
+        violations=[_violation(each) for each in bad.field_violations] if bad else (),
+        retry_after_s=retry.retry_delay.ToNanoseconds() / _NANOS if retry else None,
+    )
+
+
+def _kind_of(error: NodeflowError) -> type[NodeflowError]:
+    """Return the nearest class that both sides know: services may derive their own."""
+    return next((kind for kind in type(error).__mro__ if kind in _KINDS), Internal)
+
+
+def _shorten(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE_CHARS else message[: MAX_MESSAGE_CHARS - 1] + "…"
+
+
+def _bad_request(violations: Iterable[FieldViolation], room: int) -> error_details_pb2.BadRequest:
+    reserve = 128  # for the last entry and for the Any around it
+    bad = error_details_pb2.BadRequest()
+    dropped = 0
+    for each in violations:
+        entry = error_details_pb2.BadRequest.FieldViolation(field=each.path, description=_describe(each))
+        room -= entry.ByteSize() + 3
+        if room < reserve:
+            dropped += 1
+        else:
+            bad.field_violations.append(entry)
+    if dropped:
+        bad.field_violations.add(field="", description=f"and {dropped} more; correct the ones above to see them")
+    return bad
+
+
+def _describe(violation: FieldViolation) -> str:
+    # The marker is also written when the description contains it itself, so that `_violation` always splits at ours.
+    if violation.hint or _HINT in violation.description:
+        return f"{_shorten(violation.description)}{_HINT}{_shorten(violation.hint)}"
+    return _shorten(violation.description)
+
+
+def _violation(entry: error_details_pb2.BadRequest.FieldViolation) -> FieldViolation:
+    description, marker, hint = entry.description.rpartition(_HINT)
+    if not marker:
+        return FieldViolation(entry.field, entry.description)
+    return FieldViolation(entry.field, description, hint)
+
+
+def _parts(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, Iterable[tuple[str, str | bytes]]]:
+    """Read code, message and trailers: the error of an aio call, or of a blocking one (which is a call itself)."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error.code(), error.details() or "", error.trailing_metadata() or ()
+    if isinstance(error, grpc.Call):
+        return error.code(), error.details() or "", error.trailing_metadata() or ()
+    return grpc.StatusCode.UNKNOWN, str(error), ()
+
+
+def _status_in(trailers: Iterable[tuple[str, str | bytes]]) -> status_pb2.Status:
+    for key, value in trailers:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            try:
+                return status_pb2.Status.FromString(value)
+            except DecodeError:
+                break
+    return status_pb2.Status()
+
+
+def _detail(status: status_pb2.Status, kind: type[D]) -> D | None:
+    for packed in status.details:
+        if packed.Is(kind.DESCRIPTOR):
+            detail = kind()
+            try:
+                packed.Unpack(detail)
+            except DecodeError:
+                return None
+            return detail
+    return None
