@@ -596,8 +596,13 @@ class SessionAssignments(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
+    generation: _builtins.int
+    """The generation of the last `held` that the scheduler has read. A batch based on an earlier one than the last that was sent is dropped, so
+    that an attempt which is not in `held` was certainly not delivered.
+    """
     @_builtins.property
     def batch(self) -> _attempt_pb2.AssignmentBatch:
         """The attempts. Passed on to the worker as they are."""
@@ -607,10 +612,11 @@ class SessionAssignments(_message.Message):
         *,
         session_id: _builtins.str = ...,
         batch: _attempt_pb2.AssignmentBatch | None = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "generation", b"generation", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -794,8 +800,11 @@ class SessionHeld(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
+    generation: _builtins.int
+    """Grows with each `held` of the session on this stream. Assignments name the one that they are based on."""
     @_builtins.property
     def held(self) -> Global___HeldAttempts:
         """What it holds."""
@@ -805,10 +814,11 @@ class SessionHeld(_message.Message):
         *,
         session_id: _builtins.str = ...,
         held: Global___HeldAttempts | None = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "held", b"held", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
