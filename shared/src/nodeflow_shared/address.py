@@ -35,18 +35,17 @@ def with_port(address: str, port: int) -> str:
     return f"{address.rpartition(':')[0]}:{port}"
 
 
-def why_not_bound(address: str) -> str:
-    """Say why an address cannot be listened on: gRPC only says that it cannot, so it is tried once more."""
+def why_not_free(address: str) -> str | None:
+    """Say why an address cannot be listened on, or None if it seems free: gRPC only says that it cannot."""
     host, port = parse_address(address)
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(target)
-            probe.listen()
     except OSError as error:
         return _in_words(error)
-    return "the port was in use a moment ago"
+    return None
 
 
 def _in_words(error: OSError) -> str:

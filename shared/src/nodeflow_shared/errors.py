@@ -27,8 +27,8 @@ class NodeflowError(Exception):
     """
 
     code_name: ClassVar[str] = "INTERNAL"
-    default_reason: ClassVar[str] = "INTERNAL"
-    reason: str
+    reason: str = "INTERNAL"
+    """The class's value is the default of its instances."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class NodeflowError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.reason = reason or self.default_reason
+        self.reason = reason or type(self).reason
         self.metadata = dict(metadata)
         self.violations = tuple(violations)
         self.retry_after_s = retry_after_s
@@ -51,98 +51,98 @@ class InvalidInput(NodeflowError):
     """The request is wrong whatever the state of the system; `violations` say where."""
 
     code_name = "INVALID_ARGUMENT"
-    default_reason = "INVALID_INPUT"
+    reason = "INVALID_INPUT"
 
 
 class NotFound(NodeflowError):
     """What the request names does not exist, or is not visible to the caller."""
 
     code_name = "NOT_FOUND"
-    default_reason = "NOT_FOUND"
+    reason = "NOT_FOUND"
 
 
 class AlreadyExists(NodeflowError):
     """What the request would create exists already, with another content."""
 
     code_name = "ALREADY_EXISTS"
-    default_reason = "ALREADY_EXISTS"
+    reason = "ALREADY_EXISTS"
 
 
 class IllegalState(NodeflowError):
     """The present state does not allow the request; a repeat fails until the state has been changed."""
 
     code_name = "FAILED_PRECONDITION"
-    default_reason = "ILLEGAL_STATE"
+    reason = "ILLEGAL_STATE"
 
 
 class StaleLease(NodeflowError):
     """The caller's lease has ended or its fencing token is older than one seen; it must stop acting on it."""
 
     code_name = "FAILED_PRECONDITION"
-    default_reason = "STALE_LEASE"
+    reason = "STALE_LEASE"
 
 
 class OutOfRange(NodeflowError):
     """A position lies outside of what is kept; the message names the range."""
 
     code_name = "OUT_OF_RANGE"
-    default_reason = "OUT_OF_RANGE"
+    reason = "OUT_OF_RANGE"
 
 
 class Conflict(NodeflowError):
     """A concurrent change came first; read again and repeat from there."""
 
     code_name = "ABORTED"
-    default_reason = "CONFLICT"
+    reason = "CONFLICT"
 
 
 class QuotaExceeded(NodeflowError):
     """The caller has used up what it was granted."""
 
     code_name = "RESOURCE_EXHAUSTED"
-    default_reason = "QUOTA_EXCEEDED"
+    reason = "QUOTA_EXCEEDED"
 
 
 class Overloaded(NodeflowError):
     """A queue is full; repeat after `retry_after_s`."""
 
     code_name = "RESOURCE_EXHAUSTED"
-    default_reason = "OVERLOADED"
+    reason = "OVERLOADED"
 
 
 class Unavailable(NodeflowError):
     """The service cannot be reached or cannot answer now; a repeat may succeed."""
 
     code_name = "UNAVAILABLE"
-    default_reason = "UNAVAILABLE"
+    reason = "UNAVAILABLE"
 
 
 class DeadlineExceeded(NodeflowError):
     """The time that the caller gave ran out; the request may or may not have taken effect."""
 
     code_name = "DEADLINE_EXCEEDED"
-    default_reason = "DEADLINE_EXCEEDED"
+    reason = "DEADLINE_EXCEEDED"
 
 
 class PermissionDenied(NodeflowError):
     """The caller is known and may not do this."""
 
     code_name = "PERMISSION_DENIED"
-    default_reason = "PERMISSION_DENIED"
+    reason = "PERMISSION_DENIED"
 
 
 class Unauthenticated(NodeflowError):
     """The caller has not shown who it is."""
 
     code_name = "UNAUTHENTICATED"
-    default_reason = "UNAUTHENTICATED"
+    reason = "UNAUTHENTICATED"
 
 
 class Internal(NodeflowError):
     """A fault of ours."""
 
     code_name = "INTERNAL"
-    default_reason = "INTERNAL"
+    reason = "INTERNAL"
 
 
 class StartupError(Exception):

@@ -97,6 +97,8 @@ async def _end(error: BaseException, method: str, context: Context) -> NoReturn:
             raise error
         # Nobody cancelled this call: something that it awaited was. Left alone, the client would wait for ever.
         error = Unavailable("the server gave up the call; it may be stopping", reason="ABANDONED")
+    if isinstance(error, ExceptionGroup):
+        error = _told_by_all(error) or error
     if isinstance(error, grpc.aio.BaseError) or context.done():
         raise error  # grpc's own: an abort under way, or a call that is over
     if not isinstance(error, NodeflowError) or isinstance(error, Internal):
@@ -105,3 +107,12 @@ async def _end(error: BaseException, method: str, context: Context) -> NoReturn:
         error = Internal("internal error; the server's log has the details")
     await context.abort_with_status(rpc_status.to_status(to_status(error)))
     raise AssertionError("abort always raises")
+
+
+def _told_by_all(group: ExceptionGroup[Exception]) -> NodeflowError | None:
+    """Return the first error of a handler's TaskGroup if it failed with nothing but errors meant for the caller."""
+    told, rest = group.split(NodeflowError)
+    if rest is not None or told is None:
+        return None
+    first = told.exceptions[0]
+    return _told_by_all(first) if isinstance(first, ExceptionGroup) else first

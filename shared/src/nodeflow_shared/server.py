@@ -14,7 +14,7 @@ import grpc.aio
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
-from nodeflow_shared.address import is_loopback, why_not_bound, with_port
+from nodeflow_shared.address import is_loopback, why_not_free, with_port
 from nodeflow_shared.channel import MAX_MESSAGE_BYTES
 from nodeflow_shared.errors import StartupError
 from nodeflow_shared.interceptors import ErrorInterceptor
@@ -225,14 +225,15 @@ def _refuse_exposure(settings: ServiceSettings) -> None:
 
 def _listen(server: grpc.aio.Server, settings: ServiceSettings) -> str:
     """Bind the server's port and return the real address."""
-    try:
-        port = server.add_insecure_port(settings.bind)
-    except RuntimeError:
-        bind = variable_name(type(settings), "bind")
-        raise StartupError(
-            f"cannot listen on {settings.bind}: {why_not_bound(settings.bind)}; set {bind} or stop the other process"
-        ) from None
-    return with_port(settings.bind, port)
+    # Asked before, because gRPC would write its own lines about a failure to stderr.
+    problem = why_not_free(settings.bind)
+    if problem is None:
+        try:
+            return with_port(settings.bind, server.add_insecure_port(settings.bind))
+        except RuntimeError:
+            problem = why_not_free(settings.bind) or "the port is in use"
+    bind = variable_name(type(settings), "bind")
+    raise StartupError(f"cannot listen on {settings.bind}: {problem}; set {bind} or stop the other process")
 
 
 def _write_atomically(path: Path, text: str) -> None:

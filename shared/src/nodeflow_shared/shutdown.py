@@ -27,15 +27,17 @@ def stop_signals(stop: asyncio.Event) -> Iterator[None]:
     """While inside, SIGTERM and SIGINT set `stop`; a repeat, half a second later or more, ends the process at once."""
     loop = asyncio.get_running_loop()
     previous = {number: signal.getsignal(number) for number in _SIGNALS}
+    timers: list[asyncio.TimerHandle] = []
 
     def request(number: signal.Signals) -> None:
-        if not stop.is_set():
-            _log.info("stopping", cause=number.name)
-            stop.set()
-        # From then on the system ends the process, even if this loop hangs.
-        loop.call_later(REPEAT_AFTER_S, restore_defaults)
+        if timers:
+            return
+        _log.info("stopping", cause=number.name)
+        stop.set()
+        timers.append(loop.call_later(REPEAT_AFTER_S, let_repeat_kill))
 
-    def restore_defaults() -> None:
+    def let_repeat_kill() -> None:
+        # The system's own action, not ours: it ends the process even if this loop hangs.
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
@@ -45,6 +47,8 @@ def stop_signals(stop: asyncio.Event) -> Iterator[None]:
     try:
         yield
     finally:
+        for timer in timers:
+            timer.cancel()
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, previous[number])

@@ -35,10 +35,11 @@ D = TypeVar("D", bound=Message)
 DOMAIN: Final = "nodeflow"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 
-# Peers refuse trailers above 8 KiB (the default of most gRPC libraries, base64 and the repeated message included),
-# and then the caller sees a meaningless error: so what we say is cut to fit.
-MAX_MESSAGE_CHARS: Final = 800
+# Peers may refuse trailers above 8 KiB (the default of most gRPC libraries), and then the caller sees a meaningless
+# error: so what we say is cut to fit. The message goes twice: in the status (as base64), and percent-encoded.
 MAX_STATUS_BYTES: Final = 4096
+MAX_MESSAGE_BYTES: Final = 1000
+MAX_PART_BYTES: Final = 400
 
 _HINT: Final = " — try: "
 _KIND: Final = "errorKind"
@@ -62,16 +63,17 @@ _KINDS: Final[tuple[type[NodeflowError], ...]] = (
     Internal,
 )
 _BY_CODE: Final = {kind.code_name: kind for kind in reversed(_KINDS)}
-_BY_REASON: Final = {kind.default_reason: kind for kind in _KINDS}
+_BY_REASON: Final = {kind.reason: kind for kind in _KINDS}
 
 
 def to_status(error: NodeflowError) -> status_pb2.Status:
     """Return the error as a rich status; long messages and many violations are cut to what a trailer can carry."""
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code_name), message=_shorten(error.message))
+    message = _cut(error.message, MAX_MESSAGE_BYTES)
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code_name), message=message)
     kind = _kind_of(error)
-    metadata = dict(error.metadata)
+    metadata = {key: _cut(value, MAX_PART_BYTES) for key, value in error.metadata.items()}
     if _BY_REASON.get(error.reason) is not kind and _BY_CODE[error.code_name] is not kind:
-        metadata[_KIND] = kind.default_reason
+        metadata[_KIND] = kind.reason
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
     if error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
@@ -113,8 +115,14 @@ def _kind_of(error: NodeflowError) -> type[NodeflowError]:
     return next((kind for kind in type(error).__mro__ if kind in _KINDS), Internal)
 
 
-def _shorten(message: str) -> str:
-    return message if len(message) <= MAX_MESSAGE_CHARS else message[: MAX_MESSAGE_CHARS - 1] + "…"
+def _cut(text: str, limit_bytes: int) -> str:
+    """Return as much of the text as fits into `limit_bytes` when percent-encoded."""
+    room = limit_bytes
+    for index, char in enumerate(text):
+        room -= 1 if " " <= char <= "~" and char != "%" else 3 * len(char.encode(errors="replace"))
+        if room < 0:
+            return text[: max(index - 9, 0)] + "…"  # which takes nine bytes itself
+    return text
 
 
 def _bad_request(violations: Iterable[FieldViolation], room: int) -> error_details_pb2.BadRequest:
@@ -122,7 +130,8 @@ def _bad_request(violations: Iterable[FieldViolation], room: int) -> error_detai
     bad = error_details_pb2.BadRequest()
     dropped = 0
     for each in violations:
-        entry = error_details_pb2.BadRequest.FieldViolation(field=each.path, description=_describe(each))
+        path = _cut(each.path, MAX_PART_BYTES)
+        entry = error_details_pb2.BadRequest.FieldViolation(field=path, description=_describe(each))
         room -= entry.ByteSize() + 3
         if room < reserve:
             dropped += 1
@@ -136,8 +145,8 @@ def _bad_request(violations: Iterable[FieldViolation], room: int) -> error_detai
 def _describe(violation: FieldViolation) -> str:
     # The marker is also written when the description contains it itself, so that `_violation` always splits at ours.
     if violation.hint or _HINT in violation.description:
-        return f"{_shorten(violation.description)}{_HINT}{_shorten(violation.hint)}"
-    return _shorten(violation.description)
+        return f"{_cut(violation.description, MAX_PART_BYTES)}{_HINT}{_cut(violation.hint, MAX_PART_BYTES)}"
+    return _cut(violation.description, MAX_PART_BYTES)
 
 
 def _violation(entry: error_details_pb2.BadRequest.FieldViolation) -> FieldViolation:

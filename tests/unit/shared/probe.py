@@ -1,0 +1,79 @@
+"""A service that does nothing, for tests of how services live: in the test's process, or a program of its own."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import grpc
+import grpc.aio
+from pydantic_settings import SettingsConfigDict
+
+from nodeflow_shared.server import StartupError, run_service
+from nodeflow_shared.settings import ServiceSettings
+
+SERVICE = "test.v1.Probe"
+
+
+class ProbeSettings(ServiceSettings):
+    model_config = SettingsConfigDict(env_prefix="NODEFLOW_PROBE_")
+
+    mode: Literal["serve", "hang", "crash", "misconfigured", "crash_in_build"] = "serve"
+
+
+class Probe:
+    """Serves `Echo`; a test opens its gates. By itself it becomes ready at once and drains at once."""
+
+    name = "probe"
+    service_names: Sequence[str] = (SERVICE,)
+
+    def __init__(self, mode: str = "serve") -> None:
+        self.ready = asyncio.Event()
+        self.ready.set()
+        self.draining = asyncio.Event()
+        self.may_drain = asyncio.Event()
+        self.may_drain.set()
+        self.end = asyncio.Event()
+        self.failure: Exception | None = None
+        self.history: list[str] = []
+        self._mode = mode
+
+    def register(self, server: grpc.aio.Server) -> None:
+        # Any: the stubs describe blocking behaviors only.
+        echo: Any = self._echo
+        handlers: dict[str, Any] = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+    async def run(self) -> None:
+        if self._mode == "crash":
+            raise ValueError("the probe failed")
+        if self._mode == "misconfigured":
+            raise StartupError("the probe's database is not there")
+        await self.end.wait()
+        if self.failure is not None:
+            raise self.failure
+        self.history.append("ran")
+
+    async def drain(self) -> None:
+        self.draining.set()
+        self.history.append("drain")
+        if self._mode == "hang":
+            await asyncio.Event().wait()
+        await self.may_drain.wait()
+        self.end.set()
+
+    async def close(self) -> None:
+        self.history.append("closed")
+
+    async def _echo(self, request: bytes, _: object) -> bytes:
+        return request
+
+
+async def build(settings: ProbeSettings) -> Probe:
+    if settings.mode == "crash_in_build":
+        raise ValueError("nothing was built")
+    return Probe(settings.mode)
+
+
+if __name__ == "__main__":
+    sys.exit(run_service(ProbeSettings, build))
