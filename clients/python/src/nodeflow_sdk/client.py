@@ -1,0 +1,320 @@
+"""Thin typed clients of the API: one method per call, errors as NodeflowError, streams that resume by themselves.
+
+Owns deadlines, retries and cursors. Must not know how anything is shown, nor how services are started.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, Protocol, TypeVar
+
+import grpc.aio
+from google.protobuf.message import Message
+from nodeflow.common.v1.lifecycle_pb2 import TaskState
+from nodeflow.common.v1.payload_pb2 import Payload
+from nodeflow.scheduler.v1 import execution_pb2, scheduler_service_pb2, workflow_pb2
+from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
+from nodeflow.worker_manager.v1 import worker_manager_service_pb2
+from nodeflow.worker_manager.v1.worker_manager_service_pb2_grpc import WorkerManagerServiceStub
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+from tenacity.stop import stop_base
+
+from nodeflow_sdk.payloads import to_payload
+from nodeflow_shared.channel import open_channel
+from nodeflow_shared.errors import NodeflowError, Overloaded, Unavailable
+from nodeflow_shared.retry import as_lost_connection
+from nodeflow_shared.status import from_rpc_error
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+Q_contra = TypeVar("Q_contra", bound=Message, contravariant=True)
+R_co = TypeVar("R_co", bound=Message, covariant=True)
+
+CALL_TIMEOUT_S: Final = 15.0
+# How long a service that has answered before may be away, say because it is being restarted.
+PATIENCE_S: Final = 60.0
+PAGE_SIZE: Final = 1_000
+
+
+class _Call(Protocol[Q_contra, R_co]):
+    """What a unary method of a stub looks like."""
+
+    def __call__(self, request: Q_contra, /, *, timeout: float) -> Awaitable[R_co]: ...
+
+
+class _Connection:
+    """Whether a service has ever answered: one that has is waited for, one that has not is reported at once."""
+
+    def __init__(self, patience_s: float) -> None:
+        self.patience_s = patience_s
+        self.met = False
+
+    async def call(self, method: _Call[Q, R], request: Q) -> R:
+        """Make a unary call that may be repeated without harm, as all of ours may; raises NodeflowError."""
+        retrying = AsyncRetrying(
+            sleep=asyncio.sleep,
+            retry=retry_if_exception_type((Unavailable, Overloaded)),
+            stop=_StopAfter(self),
+            wait=wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1),
+            reraise=True,
+        )
+        return await retrying(self._call_once, method, request)
+
+    async def _call_once(self, method: _Call[Q, R], request: Q) -> R:
+        try:
+            response = await method(request, timeout=CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+        self.met = True
+        return response
+
+
+class _StopAfter(stop_base):
+    """Ends retries at once for a service never met, and after its patience otherwise."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        elapsed = retry_state.seconds_since_start or 0.0
+        return not self._connection.met or elapsed > self._connection.patience_s
+
+
+def translate(error: grpc.aio.AioRpcError) -> NodeflowError:
+    """Return what a failed call means: a lost connection in any of its guises is Unavailable."""
+    told = from_rpc_error(error)
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return told
+    return as_lost_connection(error) or told
+
+
+class Client:
+    """The scheduler's API; every method raises NodeflowError.
+
+    An id may be a prefix that one execution alone has, or `@latest`.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, *, patience_s: float = PATIENCE_S) -> None:
+        self._stub = SchedulerServiceStub(channel)
+        self._connection = _Connection(patience_s)
+
+    async def submit(
+        self,
+        workflow: workflow_pb2.WorkflowDocument | str,
+        inputs: Mapping[str, object] | None = None,
+        *,
+        request_id: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> execution_pb2.Execution:
+        """Start an execution of a document, or of a registered workflow by name or `sha256:` revision.
+
+        Without a `request_id` one is drawn, so that a retry of this very call cannot start a second execution.
+        """
+        request = scheduler_service_pb2.SubmitExecutionRequest(
+            workflow=_reference(workflow),
+            inputs=to_payload(dict(inputs or {})),
+            request_id=request_id or str(uuid.uuid4()),
+            labels=labels or {},
+        )
+        return (await self._connection.call(self._stub.SubmitExecution, request)).execution
+
+    async def submit_many(
+        self,
+        workflow: workflow_pb2.WorkflowDocument | str,
+        submissions: Iterable[scheduler_service_pb2.Submission],
+    ) -> list[str]:
+        """Start up to 10,000 executions of one workflow; returns their ids in order. Missing request ids are drawn."""
+        request = scheduler_service_pb2.SubmitExecutionsRequest(workflow=_reference(workflow), submissions=submissions)
+        for submission in request.submissions:
+            submission.request_id = submission.request_id or str(uuid.uuid4())
+        return list((await self._connection.call(self._stub.SubmitExecutions, request)).execution_ids)
+
+    async def watch(
+        self,
+        execution_id: str,
+        cursor: str = "",
+        *,
+        on_lost: Callable[[NodeflowError], None] | None = None,
+    ) -> AsyncIterator[scheduler_service_pb2.WatchExecutionResponse]:
+        """Yield batches of events, each once, to the execution's end; begin after `cursor`, or at the first event.
+
+        A lost connection is resumed from the last cursor; `on_lost` is called once for each outage.
+        """
+        connection, outage = self._connection, _Outage(on_lost)
+        while True:
+            try:
+                request = scheduler_service_pb2.WatchExecutionRequest(execution_id=execution_id, cursor=cursor)
+                async for response in self._stub.WatchExecution(request):
+                    connection.met = True
+                    outage.end()
+                    cursor = response.cursor
+                    yield response
+                return
+            except grpc.aio.AioRpcError as error:
+                told = translate(error)
+                if not isinstance(told, Unavailable) or not connection.met:
+                    raise told from error
+                await outage.wait(told, connection.patience_s)
+
+    async def get(self, execution_id: str) -> execution_pb2.Execution:
+        """Return an execution with its inputs and outputs."""
+        request = scheduler_service_pb2.GetExecutionRequest(execution_id=execution_id)
+        return (await self._connection.call(self._stub.GetExecution, request)).execution
+
+    async def executions(self, filter_text: str = "", *, limit: int = 100) -> list[execution_pb2.Execution]:
+        """Return up to `limit` executions that pass the filter, newest first."""
+        found: list[execution_pb2.Execution] = []
+        token = ""
+        while len(found) < limit:
+            request = scheduler_service_pb2.ListExecutionsRequest(
+                page_size=min(limit - len(found), PAGE_SIZE), page_token=token, filter=filter_text
+            )
+            page = await self._connection.call(self._stub.ListExecutions, request)
+            found.extend(page.executions)
+            token = page.next_page_token
+            if not token:
+                break
+        return found
+
+    async def tasks(
+        self, execution_id: str, *, node: str = "", state: TaskState.ValueType = TaskState.TASK_STATE_UNSPECIFIED
+    ) -> AsyncIterator[execution_pb2.Task]:
+        """Yield an execution's tasks by number, without results; only those of a node, or in a state, if given."""
+        token = ""
+        while True:
+            request = scheduler_service_pb2.ListTasksRequest(
+                execution_id=execution_id, page_size=PAGE_SIZE, page_token=token, node=node, state=state
+            )
+            page = await self._connection.call(self._stub.ListTasks, request)
+            for task in page.tasks:
+                yield task
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def task(self, execution_id: str, task_number: int) -> execution_pb2.Task:
+        """Return a task with its result."""
+        request = scheduler_service_pb2.GetTaskRequest(execution_id=execution_id, task_number=task_number)
+        return (await self._connection.call(self._stub.GetTask, request)).task
+
+    async def cancel(self, execution_id: str, reason: str = "") -> execution_pb2.Execution:
+        """Cancel an execution; returns it as it is once that is durable."""
+        request = scheduler_service_pb2.CancelExecutionRequest(execution_id=execution_id, reason=reason)
+        return (await self._connection.call(self._stub.CancelExecution, request)).execution
+
+    async def register(self, document: workflow_pb2.WorkflowDocument) -> workflow_pb2.Workflow:
+        """Register a document as a revision of its workflow."""
+        request = scheduler_service_pb2.RegisterWorkflowRequest(document=document)
+        return (await self._connection.call(self._stub.RegisterWorkflow, request)).workflow
+
+    async def validate(self, document: workflow_pb2.WorkflowDocument) -> scheduler_service_pb2.ValidateWorkflowResponse:
+        """Return the faults of a document, or the workflow that it describes."""
+        request = scheduler_service_pb2.ValidateWorkflowRequest(document=document)
+        return await self._connection.call(self._stub.ValidateWorkflow, request)
+
+    async def workflow(self, name: str, revision: str = "") -> workflow_pb2.Workflow:
+        """Return a workflow with its nodes, at a revision or at its newest."""
+        request = scheduler_service_pb2.GetWorkflowRequest(name=name, revision=revision)
+        return (await self._connection.call(self._stub.GetWorkflow, request)).workflow
+
+    async def workflows(self, name: str = "", *, limit: int = PAGE_SIZE) -> list[workflow_pb2.Workflow]:
+        """Return registered workflows by name, or the revisions of one, newest first."""
+        found: list[workflow_pb2.Workflow] = []
+        token = ""
+        while len(found) < limit:
+            request = scheduler_service_pb2.ListWorkflowsRequest(
+                page_size=min(limit - len(found), PAGE_SIZE), page_token=token, name=name
+            )
+            page = await self._connection.call(self._stub.ListWorkflows, request)
+            found.extend(page.workflows)
+            token = page.next_page_token
+            if not token:
+                break
+        return found
+
+    async def download(self, digest: str) -> AsyncIterator[bytes]:
+        """Yield the bytes of an artifact in order. Not resumed: an error in the middle is raised."""
+        request = scheduler_service_pb2.DownloadArtifactRequest(digest=digest)
+        try:
+            async for response in self._stub.DownloadArtifact(request):
+                yield response.data
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+
+    async def read(self, payload: Payload) -> bytes:
+        """Return the bytes of a payload, wherever they are."""
+        if payload.WhichOneof("value") != "artifact":
+            return payload.data
+        return b"".join([data async for data in self.download(payload.artifact.digest)])
+
+
+class WorkersClient:
+    """The worker-manager's API, as far as people use it. Every method raises NodeflowError."""
+
+    def __init__(self, channel: grpc.aio.Channel, *, patience_s: float = PATIENCE_S) -> None:
+        self._stub = WorkerManagerServiceStub(channel)
+        self._connection = _Connection(patience_s)
+
+    async def workers(
+        self,
+        state: worker_manager_service_pb2.WorkerState.ValueType = (
+            worker_manager_service_pb2.WorkerState.WORKER_STATE_UNSPECIFIED
+        ),
+    ) -> list[worker_manager_service_pb2.Worker]:
+        """Return all workers by id, or those in a state."""
+        found: list[worker_manager_service_pb2.Worker] = []
+        token = ""
+        while True:
+            request = worker_manager_service_pb2.ListWorkersRequest(page_size=PAGE_SIZE, page_token=token, state=state)
+            page = await self._connection.call(self._stub.ListWorkers, request)
+            found.extend(page.workers)
+            token = page.next_page_token
+            if not token:
+                return found
+
+
+@asynccontextmanager
+async def open_client(address: str, *, patience_s: float = PATIENCE_S) -> AsyncIterator[Client]:
+    """Connect to a scheduler; the connection is made with the first call."""
+    async with open_channel(address) as channel:
+        yield Client(channel, patience_s=patience_s)
+
+
+@asynccontextmanager
+async def open_workers_client(address: str, *, patience_s: float = PATIENCE_S) -> AsyncIterator[WorkersClient]:
+    """Connect to a worker-manager; the connection is made with the first call."""
+    async with open_channel(address) as channel:
+        yield WorkersClient(channel, patience_s=patience_s)
+
+
+class _Outage:
+    """The time during which a stream cannot be had: who is told, when to try again, when to give up."""
+
+    _DELAY_S: Final = 0.2
+
+    def __init__(self, on_lost: Callable[[NodeflowError], None] | None) -> None:
+        self._on_lost = on_lost
+        self._since: float | None = None
+
+    def end(self) -> None:
+        self._since = None
+
+    async def wait(self, error: Unavailable, patience_s: float) -> None:
+        """Wait before the next try; raises the error when patience has run out."""
+        now = asyncio.get_running_loop().time()
+        if self._since is None:
+            self._since = now
+            if self._on_lost is not None:
+                self._on_lost(error)
+        if now - self._since > patience_s:
+            raise error
+        await asyncio.sleep(max(self._DELAY_S, error.retry_after_s or 0.0))
+
+
+def _reference(workflow: workflow_pb2.WorkflowDocument | str) -> scheduler_service_pb2.WorkflowReference:
+    if isinstance(workflow, str):
+        if workflow.startswith("sha256:"):
+            return scheduler_service_pb2.WorkflowReference(revision=workflow)
+        return scheduler_service_pb2.WorkflowReference(name=workflow)
+    return scheduler_service_pb2.WorkflowReference(document=workflow)
