@@ -9,20 +9,13 @@ from random import Random
 from typing import Final, NoReturn
 
 import grpc
-import grpc.aio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from nodeflow_shared.errors import NodeflowError, Unavailable
+from nodeflow_shared.errors import DeadlineExceeded, NodeflowError, Unavailable
 from nodeflow_shared.logs import get_log
 from nodeflow_shared.status import from_rpc_error
 
 HEALTHY_AFTER_S: Final = 5.0
-
-_LOST_CODES: Final = frozenset(
-    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
-)
-# How a connection that broke in the middle of a stream can look, whatever the code.
-_LOST_WORDS: Final = ("RST_STREAM", "GOAWAY", "Stream removed")
 
 _log = get_log()
 
@@ -71,7 +64,7 @@ async def keep_connected(
 ) -> NoReturn:
     """Run `attempt` again and again, each run being one life of a connection, until cancelled.
 
-    A life that ends (it returns, or fails with the transport or Unavailable) is followed by the next after a delay.
+    A life that ends (it returns, or fails as `as_lost_connection` says) is followed by the next after a delay.
     Any other error is raised. Delays start anew after a life that called `backoff.reset()` or lasted HEALTHY_AFTER_S.
     An outage is logged once as `connection_lost` (and `on_lost` called once), its end as `connected`, both with `name`.
     """
@@ -88,6 +81,7 @@ async def keep_connected(
 def as_lost_connection(error: BaseException) -> Unavailable | None:
     """Return what tells that a connection was lost, or None if the error means anything else.
 
+    Unavailable and DeadlineExceeded count, raised by us or told by a call, and so does what a broken transport shows.
     A group of errors (of a TaskGroup that reads and writes) counts if every error in it does.
     """
     match error:
@@ -96,11 +90,10 @@ def as_lost_connection(error: BaseException) -> Unavailable | None:
         case BaseExceptionGroup():
             lost = [as_lost_connection(each) for each in error.exceptions]
             return lost[0] if all(lost) else None
-        case grpc.aio.AioRpcError():
-            details = error.details() or ""
-            if error.code() in _LOST_CODES or any(word in details for word in _LOST_WORDS):
-                told = from_rpc_error(error)
-                return Unavailable(told.message, reason=told.reason, retry_after_s=told.retry_after_s)
+        case DeadlineExceeded():
+            return Unavailable(error.message, reason=error.reason, retry_after_s=error.retry_after_s)
+        case grpc.RpcError():
+            return as_lost_connection(from_rpc_error(error))
         case asyncio.CancelledError():
             # grpc.aio raises it at a call that we cancelled ourselves; if it is this task that is cancelled, it stands.
             task = asyncio.current_task()

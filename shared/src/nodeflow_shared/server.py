@@ -37,6 +37,7 @@ S = TypeVar("S", bound=ServiceSettings)
 EXIT_CLEAN: Final = 0
 EXIT_CRASH: Final = 1
 EXIT_STARTUP: Final = 2
+EXIT_INTERRUPTED: Final = 130
 
 # What calls that are still open after the drain get: streams that no drain ends, such as watches of the health service.
 STREAM_GRACE_S: Final = 0.5
@@ -59,14 +60,22 @@ _log = get_log()
 
 
 class Service(Protocol):
-    """What a process serves."""
+    """What a process serves. (Properties, so that plain attributes of any narrower type will do.)"""
 
-    name: str
-    """For logs."""
-    service_names: Sequence[str]
-    """Full proto names, for reflection and health."""
-    ready: asyncio.Event
-    """Set when calls can be answered; cleared and set again when that is lost and regained. Health shows it."""
+    @property
+    def name(self) -> str:
+        """For logs."""
+        ...
+
+    @property
+    def service_names(self) -> Sequence[str]:
+        """Full proto names, for reflection and health."""
+        ...
+
+    @property
+    def ready(self) -> asyncio.Event:
+        """Set when calls can be answered; cleared and set again when that is lost and regained. Health shows it."""
+        ...
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicers to the server."""
@@ -99,6 +108,8 @@ def run_service(settings_type: type[S], build: Callable[[S], Awaitable[Service]]
     except StartupError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_STARTUP
+    except KeyboardInterrupt:  # during the build; once it serves, a signal means a drain
+        return EXIT_INTERRUPTED
 
 
 async def _live(settings: S, build: Callable[[S], Awaitable[Service]], parent: int) -> int:
@@ -143,8 +154,8 @@ class _Process:
         self._address = ""
 
     async def live(self) -> None:
-        self._forget_old_address()
         self._address = await self._start()
+        self._forget_old_address()
         name = self._service.name
         try:
             with stop_signals(self._stop):

@@ -43,6 +43,7 @@ MAX_PART_BYTES: Final = 400
 
 _HINT: Final = " — try: "
 _KIND: Final = "errorKind"
+_BROKEN: Final = ("RST_STREAM", "GOAWAY", "Stream removed")
 _NANOS: Final = 1_000_000_000
 
 # Where two kinds share a code, the first is what the bare code means.
@@ -99,8 +100,8 @@ def from_rpc_error(error: grpc.RpcError) -> NodeflowError:
     named = metadata.pop(_KIND, info.reason if info and info.domain == DOMAIN else "")
     kind = _BY_REASON.get(named)
     if kind is None or kind.code_name != code.name:
-        kind = _BY_CODE.get(code.name) or (Unavailable if code is grpc.StatusCode.CANCELLED else Internal)
-    foreign_reason = None if code.name in _BY_CODE else code.name
+        kind = Unavailable if info is None and _is_broken(code, message) else _BY_CODE.get(code.name, Internal)
+    foreign_reason = None if kind.code_name == code.name else code.name
     return kind(
         message or code.name,
         reason=(info.reason if info else None) or foreign_reason,
@@ -108,6 +109,13 @@ def from_rpc_error(error: grpc.RpcError) -> NodeflowError:
         violations=[_violation(each) for each in bad.field_violations] if bad else (),
         retry_after_s=retry.retry_delay.ToNanoseconds() / _NANOS if retry else None,
     )
+
+
+def _is_broken(code: grpc.StatusCode, message: str) -> bool:
+    """Whether the transport broke under the call: then the code says little, and only the transport's words tell."""
+    if code in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}:
+        return any(words in message for words in _BROKEN)
+    return code is grpc.StatusCode.CANCELLED
 
 
 def _kind_of(error: NodeflowError) -> type[NodeflowError]:

@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 from pydantic_settings import SettingsConfigDict
 
+from nodeflow_shared.logs import get_log
 from nodeflow_shared.server import StartupError, run_service
 from nodeflow_shared.settings import ServiceSettings
 
@@ -18,7 +19,7 @@ SERVICE = "test.v1.Probe"
 class ProbeSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="NODEFLOW_PROBE_")
 
-    mode: Literal["serve", "hang", "crash", "misconfigured", "crash_in_build"] = "serve"
+    mode: Literal["serve", "hang", "crash", "misconfigured", "crash_in_build", "hang_in_build"] = "serve"
 
 
 class Probe:
@@ -72,6 +73,9 @@ class Probe:
 async def build(settings: ProbeSettings) -> Probe:
     if settings.mode == "crash_in_build":
         raise ValueError("nothing was built")
+    if settings.mode == "hang_in_build":
+        get_log().info("building")
+        await asyncio.Event().wait()
     return Probe(settings.mode)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -15,10 +15,20 @@ from google.rpc import error_details_pb2
 
 from nodeflow_shared import errors
 from nodeflow_shared.channel import open_channel
-from nodeflow_shared.errors import FieldViolation, InvalidInput, NodeflowError, NotFound, StaleLease, Unavailable
+from nodeflow_shared.errors import (
+    FieldViolation,
+    Internal,
+    InvalidInput,
+    NodeflowError,
+    NotFound,
+    Overloaded,
+    StaleLease,
+    Unavailable,
+)
 from nodeflow_shared.interceptors import ErrorInterceptor
 from nodeflow_shared.retry import as_lost_connection
 from nodeflow_shared.status import DETAILS_KEY, from_rpc_error, to_status
+from nodeflow_shared.streams import Outbox
 
 # Any: bytes have no serialisers to infer types from, and the stubs know contexts of blocking handlers only.
 Channel: TypeAlias = Any
@@ -85,6 +95,18 @@ class Faults:
         await context.abort(grpc.StatusCode.DATA_LOSS, "by hand", ((DETAILS_KEY, b"\xff\xff no status"),))
         return b""
 
+    async def mirror(self, requests: AsyncIterator[bytes], _: Context) -> AsyncIterator[bytes]:
+        outbox: Outbox[bytes] = Outbox(limit=1)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._copy(requests, outbox))
+            async for reply in outbox:
+                yield reply
+
+    async def _copy(self, requests: AsyncIterator[bytes], outbox: Outbox[bytes]) -> None:
+        async for request in requests:
+            await outbox.put(request)
+        outbox.close()
+
     def blocking(self, _: bytes, __: Context) -> bytes:
         return b"reply"
 
@@ -103,6 +125,7 @@ class Faults:
                 "Writing": grpc.unary_stream_rpc_method_handler(mine.writing),
                 "StrayCancel": grpc.unary_unary_rpc_method_handler(mine.stray_cancel),
                 "Aborting": grpc.unary_unary_rpc_method_handler(mine.aborting),
+                "Mirror": grpc.stream_stream_rpc_method_handler(mine.mirror),
                 "Blocking": grpc.unary_unary_rpc_method_handler(mine.blocking),
             },
         )
@@ -191,7 +214,7 @@ async def test_every_kind_keeps_its_class(
 ) -> None:
     faults.make_error = lambda: kind("message", reason=reason)
     error = await told(unary, channel)
-    assert type(error) is (errors.Internal if kind is NodeflowError else kind)
+    assert type(error) is (Internal if kind is NodeflowError else kind)
     assert (str(error), error.reason, error.metadata) == ("message", reason or kind.reason, {})
 
 
@@ -246,7 +269,7 @@ async def test_an_unexpected_error_is_logged_once_and_says_nothing_to_the_caller
     faults.make_error = lambda: cause
     with structlog.testing.capture_logs() as logs:
         error = await told(call, channel)
-    assert type(error) is errors.Internal
+    assert type(error) is Internal
     assert "secret" not in str(error)
     assert "ValueError" not in str(error)
     [log] = logs
@@ -257,7 +280,7 @@ async def test_a_group_of_errors_for_the_caller_is_the_first_of_them(faults: Fau
     faults.make_error = lambda: ExceptionGroup("group", [NotFound("no such thing"), Unavailable("later")])
     assert content(await told(unary, channel)) == content(NotFound("no such thing"))
     faults.make_error = lambda: ExceptionGroup("group", [NotFound("no such thing"), ValueError("ours")])
-    assert type(await told(unary, channel)) is errors.Internal
+    assert type(await told(unary, channel)) is Internal
 
 
 async def test_a_cancellation_that_is_not_the_calls_does_not_hang_the_caller(channel: Channel) -> None:
@@ -284,7 +307,7 @@ async def test_foreign_and_broken_details_are_tolerated(channel: Channel) -> Non
         return [await channel.unary_unary(path("Aborting"))(b"", timeout=20)]
 
     error = await told(call, channel)
-    assert (type(error), str(error), error.reason) == (errors.Internal, "by hand", "DATA_LOSS")
+    assert (type(error), str(error), error.reason) == (Internal, "by hand", "DATA_LOSS")
 
 
 async def test_a_method_that_does_not_exist_is_unimplemented(channel: Channel) -> None:
@@ -292,14 +315,46 @@ async def test_a_method_that_does_not_exist_is_unimplemented(channel: Channel) -
         return [await channel.unary_unary(path("Nope"))(b"", timeout=20)]
 
     error = await told(call, channel)
-    assert (type(error), error.reason) == (errors.Internal, "UNIMPLEMENTED")
+    assert (type(error), error.reason) == (Internal, "UNIMPLEMENTED")
+
+
+async def test_outboxes_carry_a_stream_both_ways(channel: Channel) -> None:
+    outbox: Outbox[bytes] = Outbox(limit=2)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        call = channel.stream_stream(path("Mirror"))(outbox)
+        replies = group.create_task(_gather(call))
+        for index in range(100):
+            await outbox.put(b"%d" % index)
+        outbox.close()
+    assert replies.result() == [b"%d" % index for index in range(100)]
+
+
+async def _gather(call: AsyncIterable[bytes]) -> list[bytes]:
+    return [reply async for reply in call]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind"),
+    [
+        (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2", Unavailable),
+        (grpc.StatusCode.UNKNOWN, "Stream removed", Unavailable),
+        (grpc.StatusCode.CANCELLED, "", Unavailable),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Stream removed (received metadata size exceeds limit)", Overloaded),
+        (grpc.StatusCode.INTERNAL, "a bug", Internal),
+        (grpc.StatusCode.UNKNOWN, "", Internal),
+    ],
+)
+def test_what_the_transport_says_of_itself(code: grpc.StatusCode, message: str, kind: type[NodeflowError]) -> None:
+    broken = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), message)
+    assert type(from_rpc_error(broken)) is kind
+    assert (as_lost_connection(broken) is not None) is (kind is Unavailable)
 
 
 async def test_a_blocking_handler_is_refused(channel: Channel, caplog: pytest.LogCaptureFixture) -> None:
     async def call(channel: Channel) -> list[bytes]:
         return [await channel.unary_unary(path("Blocking"))(b"", timeout=20)]
 
-    assert type(await told(call, channel)) is errors.Internal
+    assert type(await told(call, channel)) is Internal
     assert "neither a coroutine function nor an async generator function" in caplog.text
 
 

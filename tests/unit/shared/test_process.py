@@ -97,6 +97,15 @@ def test_a_signal_during_a_drain_that_hangs_ends_the_process_at_once(tmp_path: P
     assert process.returncode == -signal.SIGTERM
 
 
+def test_an_interrupt_before_anything_runs_leaves_no_traceback() -> None:
+    with started(PROBE, mode="hang_in_build") as process:
+        assert process.stderr is not None
+        assert "building" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, stderr) == (130, "")
+
+
 def test_wrong_settings_are_one_line_and_exit_code_2() -> None:
     code, stderr = run(bind="nowhere", drain_timeout_s="long")
     assert code == 2
@@ -109,8 +118,10 @@ def test_an_address_that_cannot_be_had_is_one_line_and_exit_code_2(tmp_path: Pat
     file = tmp_path / "address"
     with started(PROBE, announce_file=file) as first:
         wait_until(file.exists)
-        code, stderr = run(bind=file.read_text(), log_level="ERROR")
+        address = file.read_text()
+        code, stderr = run(bind=address, announce_file=file, log_level="ERROR")
         assert first.poll() is None
+        assert file.read_text() == address
     assert code == 2
     [line] = stderr.splitlines()
     assert "the port is in use" in line
