@@ -1,0 +1,70 @@
+"""The `nodeflow` command: its groups of commands, its global options, and the last line of defence against tracebacks.
+
+Owns how the process ends. Must not know what a command does.
+"""
+
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from nodeflow_sdk.cli import executions, run, up, validate, workers, workflows
+from nodeflow_sdk.cli.errors import CliError, ExitCode
+from nodeflow_sdk.cli.session import AddressOption, Interrupted, OutputOption, Session
+from nodeflow_sdk.cli.terminal import err, say
+from nodeflow_shared.logs import configure_logs
+
+
+class CommandGroup(TyperGroup):
+    """The group of all commands; what a command raises becomes lines on stderr and an exit code."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # noqa: ANN401  # as in the class that it overrides
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except CliError as error:
+            for line in error.lines():
+                err().print(line, soft_wrap=True)
+            raise typer.Exit(error.exit_code) from None
+        except (Interrupted, KeyboardInterrupt):
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=CommandGroup,
+    name="nodeflow",
+    help="Node Flow: durable workflows. Data goes to stdout, progress to stderr.",
+    epilog="Example: nodeflow run workflow.yaml --input paths='[\"a.txt\"]' --watch",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (up, run, validate, executions, workers, workflows):
+    module.add_commands(app)
+
+
+@app.callback()
+def options(ctx: typer.Context, address: AddressOption = None, output: OutputOption = None) -> None:
+    """Node Flow: durable workflows. Data goes to stdout, progress to stderr."""
+    # The channel's own complaints (a lost connection, say) are told by the command in its own words.
+    configure_logs("nodeflow", "WARNING", "console")
+    ctx.obj = Session(address=address, output=output)
+
+
+def main() -> None:
+    """Run the command line, and end the process with its exit code."""
+    try:
+        app()
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.SUCCESS)
+    except Exception as error:
+        if os.environ.get("NODEFLOW_DEBUG"):
+            raise
+        say(
+            f"error: unexpected {type(error).__name__}: {error}. This is a fault of Node Flow; NODEFLOW_DEBUG=1 shows where."
+        )
+        sys.exit(ExitCode.BUG)

@@ -1,0 +1,199 @@
+"""`nodeflow run`: a document, submitted and followed to its end.
+
+Owns the command, the embedded suite of a single run, and what Ctrl-C means. Must not know how a suite works.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from nodeflow.scheduler.v1.execution_pb2 import Execution
+from nodeflow.scheduler.v1.workflow_pb2 import Workflow, WorkflowDocument
+from rich.text import Text
+
+from nodeflow_sdk.cli.errors import CliError, ExitCode, violation_lines
+from nodeflow_sdk.cli.executions import tell_outcome
+from nodeflow_sdk.cli.faults import invalid_document
+from nodeflow_sdk.cli.inputs import read_input_file, split_pairs, typed
+from nodeflow_sdk.cli.outcome import exit_code_of
+from nodeflow_sdk.cli.output import Output, emit, to_document, to_json
+from nodeflow_sdk.cli.screens import screen_for
+from nodeflow_sdk.cli.session import (
+    AddressOption,
+    OutputOption,
+    Session,
+    client_of,
+    execute,
+    known_worker_manager,
+    session,
+)
+from nodeflow_sdk.cli.tables import executions_table
+from nodeflow_sdk.cli.terminal import err, say, write
+from nodeflow_sdk.cli.up import DataDirOption, PathOption, RestartView, SlotsOption, suite_options
+from nodeflow_sdk.cli.validate import FileArgument
+from nodeflow_sdk.client import Client
+from nodeflow_sdk.documents import read_document
+from nodeflow_sdk.payloads import from_json
+from nodeflow_sdk.progress import ExecutionView, Screen, SilentScreen, follow
+from nodeflow_sdk.progress.symbols import seconds
+from nodeflow_sdk.suite.attach import Attachment, attached
+from nodeflow_sdk.suite.services import SuiteOptions
+from nodeflow_shared.errors import AlreadyExists, InvalidInput, NodeflowError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What to run, as it was typed."""
+
+    file: Path
+    document: WorkflowDocument
+    pairs: dict[str, str]
+    base_inputs: dict[str, object]
+    labels: dict[str, str]
+    request_id: str
+    watch: bool
+    detach: bool
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog='Example: nodeflow run workflow.yaml --input paths=\'["a.txt", "b.txt"]\' --watch')(run)
+
+
+def run(
+    ctx: typer.Context,
+    file: FileArgument,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", metavar="K=V", help="An input; repeatable. JSON where it wants JSON.")
+    ] = None,
+    input_file: Annotated[
+        Path | None,
+        typer.Option("--input-file", metavar="F.json", help="A JSON object of inputs; --input goes before."),
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="A label; repeatable.")] = None,
+    request_id: Annotated[
+        str, typer.Option("--request-id", metavar="ID", help="A key: a repeat with it starts nothing new.")
+    ] = "",
+    watch: Annotated[
+        bool | None, typer.Option("--watch/--no-watch", help="Show it while it runs. Default: on a terminal.")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the id once it is accepted, and leave; needs a running suite.")
+    ] = False,
+    data_dir: DataDirOption = Path(".nodeflow"),
+    slots: SlotsOption = None,
+    path: PathOption = None,
+    address: AddressOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Run a document to its end and print its outputs as JSON; with -o, the execution.
+
+    Uses the suite that runs here. When there is none, one is started for this run, with its data in --data-dir.
+    """
+    order = Order(
+        file=file,
+        document=read_document(file),
+        pairs=split_pairs("--input", inputs or ()),
+        base_inputs=read_input_file(input_file) if input_file is not None else {},
+        labels=split_pairs("--label", label or ()),
+        request_id=request_id,
+        watch=sys.stderr.isatty() if watch is None else watch,
+        detach=detach,
+    )
+    options = suite_options(data_dir=data_dir, slots=slots, path=path, lasting=False)
+    raise typer.Exit(execute(_run(session(ctx, address, output), order, options)))
+
+
+async def _run(current: Session, order: Order, options: SuiteOptions) -> int:
+    async with _suite(current, options) as attachment:
+        if order.detach and attachment.embedded:
+            raise CliError("--detach needs a suite that goes on", ExitCode.USAGE, hint="start one with `nodeflow up`")
+        async with client_of(attachment) as client:
+            workflow, execution = await _submit(client, order)
+            if order.detach:
+                write(execution.execution_id)
+                return ExitCode.SUCCESS
+            await _follow(client, order, attachment, execution, workflow)
+            finished = await client.get(execution.execution_id)
+            await tell_outcome(client, finished)
+            await _print_result(client, current.output, finished)
+            return exit_code_of(finished)
+
+
+@asynccontextmanager
+async def _suite(current: Session, options: SuiteOptions) -> AsyncIterator[Attachment]:
+    if current.address is not None:
+        yield current.attachment()
+        return
+    async with attached(options, RestartView(err())) as attachment:
+        if attachment.embedded:
+            logs = options.data_dir / "logs"
+            say(
+                f"no suite is running: this run has one of its own, until it ends (data {options.data_dir}, logs {logs})"
+            )
+        yield attachment
+
+
+async def _submit(client: Client, order: Order) -> tuple[Workflow, Execution]:
+    """Submit the order; raises CliError that shows what is wrong with the document or the inputs."""
+    verdict = await client.validate(order.document)
+    if verdict.faults:
+        raise invalid_document(order.file, order.document.source, verdict.faults)
+    workflow = verdict.workflow
+    inputs = {**order.base_inputs, **typed(order.pairs, workflow.inputs_schema)}
+    try:
+        execution = await client.submit(order.document, inputs, request_id=order.request_id, labels=order.labels)
+    except (InvalidInput, AlreadyExists) as error:
+        raise CliError(error.message, ExitCode.REFUSED, details=violation_lines(error.violations)) from error
+    say(f"execution {execution.execution_id} of {workflow.name}")
+    return workflow, execution
+
+
+async def _follow(
+    client: Client, order: Order, attachment: Attachment, execution: Execution, workflow: Workflow
+) -> None:
+    screen: Screen = SilentWaiting(ExecutionView(execution, workflow.nodes))
+    if order.watch:
+        screen = screen_for(execution, workflow, None, to=sys.stderr, write=say)
+    try:
+        await follow(client, screen, worker_manager=known_worker_manager(attachment))
+    except asyncio.CancelledError:
+        await _leave(client, attachment, execution)
+        raise
+
+
+async def _leave(client: Client, attachment: Attachment, execution: Execution) -> None:
+    """Ctrl-C: a suite of our own takes the execution with it, another one goes on with it."""
+    if not attachment.embedded:
+        say(f"left; {execution.execution_id} goes on: `nodeflow watch {execution.execution_id}` or `nodeflow cancel …`")
+        return
+    try:
+        await client.cancel(execution.execution_id, "interrupted")
+        say(f"cancelled {execution.execution_id}")
+    except NodeflowError as error:
+        say(f"{execution.execution_id} could not be cancelled: {error.message}")
+
+
+async def _print_result(client: Client, output: Output | None, execution: Execution) -> None:
+    if output is not None:
+        emit(
+            output,
+            document=lambda: {"execution": to_document(execution)},
+            names=[execution.execution_id],
+            table=lambda: executions_table([execution], seconds(execution.finish_time)),
+        )
+    elif execution.HasField("outputs"):
+        write(to_json(from_json(await client.read(execution.outputs))))
+
+
+class SilentWaiting(SilentScreen):
+    """Shows no events, but what a person who waits should know."""
+
+    def notice(self, text: str) -> None:
+        """Print a notice."""
+        say(Text(text, style="yellow"))

@@ -1,0 +1,39 @@
+"""`nodeflow workflows`: what is registered.
+
+Owns the command. Must not know how workflows are stored.
+"""
+
+import time
+from typing import Annotated
+
+import typer
+
+from nodeflow_sdk.cli.output import Output, emit, list_document
+from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
+from nodeflow_sdk.cli.tables import workflows_table
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: nodeflow workflows word-count")(workflows)
+
+
+def workflows(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Show the revisions of this workflow.")] = "",
+    address: AddressOption = None,
+    output: OutputOption = None,
+) -> None:
+    """List registered workflows, each at its newest revision; with a NAME, its revisions."""
+    execute(_workflows(session(ctx, address, output), name))
+
+
+async def _workflows(current: Session, name: str) -> None:
+    async with client_of(current.attachment()) as client:
+        found = await client.workflows(name)
+    emit(
+        current.output or Output.TABLE,
+        document=lambda: list_document("workflows", found),
+        names=[each.revision if name else each.name for each in found],
+        table=lambda: workflows_table(found, time.time()),
+    )
