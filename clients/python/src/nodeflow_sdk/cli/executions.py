@@ -48,6 +48,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def list_executions(
     ctx: typer.Context,
+    *,
     state: Annotated[str | None, typer.Option("--state", help=f"One of {', '.join(_STATES)}.")] = None,
     workflow: Annotated[str | None, typer.Option("--workflow", help="The workflow's name.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="A label; repeatable.")] = None,
@@ -66,6 +67,7 @@ def list_executions(
 def get(
     ctx: typer.Context,
     execution_id: IdArgument,
+    *,
     all_tasks: Annotated[bool, typer.Option("--all-tasks", help="Show every item of large maps.")] = False,
     address: AddressOption = None,
     output: OutputOption = None,

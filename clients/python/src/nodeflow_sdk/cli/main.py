@@ -11,23 +11,27 @@ import typer
 from typer.core import TyperGroup
 
 from nodeflow_sdk.cli import executions, run, up, validate, workers, workflows
-from nodeflow_sdk.cli.errors import CliError, ExitCode
+from nodeflow_sdk.cli.errors import CliError, ExitCode, usage_error
 from nodeflow_sdk.cli.session import AddressOption, Interrupted, OutputOption, Session
 from nodeflow_sdk.cli.terminal import err, say
+from nodeflow_sdk.documents import UnreadableFile
 from nodeflow_shared.logs import configure_logs
 
 
 class CommandGroup(TyperGroup):
     """The group of all commands; what a command raises becomes lines on stderr and an exit code."""
 
-    def invoke(self, ctx: typer.Context) -> Any:  # noqa: ANN401  # as in the class that it overrides
+    # Any: typer's base class takes the Context of the click that it carries inside, which is not public.
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
         """Run a command."""
         try:
             return super().invoke(ctx)
         except CliError as error:
-            for line in error.lines():
-                err().print(line, soft_wrap=True)
+            _print_error(error)
             raise typer.Exit(error.exit_code) from None
+        except UnreadableFile as error:
+            _print_error(usage_error(str(error)))
+            raise typer.Exit(ExitCode.USAGE) from None
         except (Interrupted, KeyboardInterrupt):
             raise typer.Exit(ExitCode.INTERRUPTED) from None
 
@@ -53,6 +57,11 @@ def options(ctx: typer.Context, address: AddressOption = None, output: OutputOpt
     ctx.obj = Session(address=address, output=output)
 
 
+def _print_error(error: CliError) -> None:
+    for line in error.lines():
+        err().print(line, soft_wrap=True)
+
+
 def main() -> None:
     """Run the command line, and end the process with its exit code."""
     try:
@@ -64,7 +73,6 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("NODEFLOW_DEBUG"):
             raise
-        say(
-            f"error: unexpected {type(error).__name__}: {error}. This is a fault of Node Flow; NODEFLOW_DEBUG=1 shows where."
-        )
+        say(f"error: unexpected {type(error).__name__}: {error}")
+        say("This is a fault of Node Flow; NODEFLOW_DEBUG=1 shows where.")
         sys.exit(ExitCode.BUG)

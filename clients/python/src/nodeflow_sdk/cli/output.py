@@ -62,10 +62,9 @@ def to_json(value: object, *, indent: int | None = 2) -> str:
 
 def to_yaml(value: object) -> str:
     """Return a value as YAML in block style, keys in their order."""
-    yaml = YAML(typ="safe", pure=True)
+    yaml = YAML()
     yaml.default_flow_style = False
-    yaml.allow_unicode = True
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.width = 4096
     text = io.StringIO()
     yaml.dump(value, text)
     return text.getvalue()

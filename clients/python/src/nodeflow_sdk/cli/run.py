@@ -68,6 +68,7 @@ def add_commands(app: typer.Typer) -> None:
 def run(
     ctx: typer.Context,
     file: FileArgument,
+    *,
     inputs: Annotated[
         list[str] | None, typer.Option("--input", metavar="K=V", help="An input; repeatable. JSON where it wants JSON.")
     ] = None,
@@ -133,9 +134,7 @@ async def _suite(current: Session, options: SuiteOptions) -> AsyncIterator[Attac
     async with attached(options, RestartView(err())) as attachment:
         if attachment.embedded:
             logs = options.data_dir / "logs"
-            say(
-                f"no suite is running: this run has one of its own, until it ends (data {options.data_dir}, logs {logs})"
-            )
+            say(f"no suite is running: this run has its own until it ends (data {options.data_dir}, logs {logs})")
         yield attachment
 
 

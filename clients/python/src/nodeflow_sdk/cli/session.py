@@ -15,7 +15,6 @@ import typer
 from nodeflow_sdk.cli.errors import CliError, ExitCode, from_api, usage_error
 from nodeflow_sdk.cli.output import Output
 from nodeflow_sdk.client import Client, open_client
-from nodeflow_sdk.documents import UnreadableFile
 from nodeflow_sdk.side_tasks import unwrapped
 from nodeflow_sdk.suite.attach import Attachment, default_attachment
 from nodeflow_sdk.suite.errors import SuiteError
@@ -122,8 +121,6 @@ def execute(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(_until_interrupted(work))
     except SuiteError as error:
         raise CliError(str(error), ExitCode.UNREACHABLE) from error
-    except UnreadableFile as error:
-        raise usage_error(str(error)) from error
 
 
 async def _until_interrupted(work: Coroutine[Any, Any, T]) -> T:

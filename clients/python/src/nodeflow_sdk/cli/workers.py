@@ -56,6 +56,7 @@ def workers(
 
 def worker(
     ctx: typer.Context,
+    *,
     worker_id: Annotated[
         str | None, typer.Option("--id", help="The worker's lasting name. Default: the first free worker-N.")
     ] = None,
