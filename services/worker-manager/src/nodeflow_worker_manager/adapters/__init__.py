@@ -1,0 +1,1 @@
+"""What meets the ports: the state-manager over gRPC."""

@@ -1,0 +1,298 @@
+"""The imperative shell: one door for everything that happens, and the streams, timers and calls that follow.
+
+Owns the outboxes of streams, the timer of leases, and the tasks that talk to the registry. Must not know messages, nor
+decide what the core decides.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine, Iterable
+from typing import Final, Generic, Self, TypeVar, assert_never
+
+from nodeflow_shared.clock import Clock
+from nodeflow_shared.errors import NodeflowError, Unavailable
+from nodeflow_shared.logs import get_log
+from nodeflow_shared.streams import Outbox
+from nodeflow_worker_manager.domain import events as ev
+from nodeflow_worker_manager.domain import instructions as do
+from nodeflow_worker_manager.domain.registry import SessionRegistry
+from nodeflow_worker_manager.domain.workers import KnownWorker
+from nodeflow_worker_manager.ports import Registry
+
+# A peer that does not read has its stream ended when this many frames wait for it, rather than memory growing.
+WORKER_FRAMES: Final = 1_024
+SCHEDULER_FRAMES: Final = 8_192
+
+_log = get_log()
+
+F = TypeVar("F")
+
+
+class Peer(Generic[F]):
+    """One open stream: its frames, and how it ends."""
+
+    def __init__(self, number: int, limit: int) -> None:
+        self.number = number
+        self.outbox: Outbox[F] = Outbox(limit)
+        self._error: Exception | None = None
+        self._broken = False
+
+    def send(self, frame: F) -> bool:
+        """Queue a frame; False if the peer does not read."""
+        return self.outbox.offer(frame) or self.outbox.closed
+
+    def end(self, error: Exception | None) -> None:
+        """Let the peer read what is queued, and then end the stream."""
+        if not self.outbox.closed:
+            self._error = error
+            self.outbox.close()
+
+    def break_off(self, error: Exception) -> None:
+        """End the stream without what is queued."""
+        self._error, self._broken = error, True
+        self.outbox.close()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the next frame is there already."""
+        return len(self.outbox) > 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> F:
+        """Return the next frame; raises the error with which the stream ends."""
+        try:
+            frame = await anext(self.outbox)
+            if not self._broken:
+                return frame
+        except StopAsyncIteration:
+            pass
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+
+class Driver:
+    """Runs the core: `run` until drained, with `worker` and `scheduler` for each stream that a servicer holds."""
+
+    def __init__(self, registry: Registry, clock: Clock, *, lease_timeout_s: float, register_timeout_s: float) -> None:
+        self.ready = asyncio.Event()
+        self.core = SessionRegistry(lease_timeout_s=lease_timeout_s)
+        self._registry = registry
+        self._clock = clock
+        self._register_timeout_s = register_timeout_s
+        self._events: deque[ev.Event] = deque()
+        self._handling = False
+        self._numbers = 0
+        self._workers: dict[int, Peer[do.ToWorker]] = {}
+        self._schedulers: dict[int, Peer[do.ToScheduler]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended: set[str] = set()
+        self._ends_wait = asyncio.Event()
+        self._drained = asyncio.Event()
+
+    async def run(self) -> None:
+        """Load the sessions that may still be alive, accept streams, and work until drained."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            try:
+                self.spawn(self._load(), "load")
+                self.spawn(self._record_ends(), "record-ends")
+                await self._drained.wait()
+            finally:
+                self._group = None
+                self._stop_timer()
+                for task in self._tasks:
+                    task.cancel()
+
+    def drain(self) -> None:
+        """Take no new stream, and end those that are open with UNAVAILABLE: their peers come back to our successor."""
+        self.ready.clear()
+        for worker in self._workers.values():
+            worker.end(_stopping())
+        for scheduler in self._schedulers.values():
+            scheduler.end(_stopping())
+        self._drained.set()
+
+    def worker(self, hello: ev.Hello) -> Peer[do.ToWorker]:
+        """Begin a worker's stream; its welcome, or the error that ends it, comes as any other frame."""
+        self._check_open()
+        peer: Peer[do.ToWorker] = Peer(self._next_number(), WORKER_FRAMES)
+        self._workers[peer.number] = peer
+        self.feed((ev.HelloReceived(connection=peer.number, hello=hello),))
+        return peer
+
+    def worker_left(self, peer: Peer[do.ToWorker]) -> None:
+        """Note that a worker's stream is over. Idempotent."""
+        peer.end(None)
+        if self._workers.pop(peer.number, None) is not None:
+            self.feed((ev.WorkerLost(connection=peer.number),))
+
+    def scheduler(self, scheduler_id: str) -> Peer[do.ToScheduler]:
+        """Begin a scheduler's stream."""
+        self._check_open()
+        peer: Peer[do.ToScheduler] = Peer(self._next_number(), SCHEDULER_FRAMES)
+        self._schedulers[peer.number] = peer
+        _log.info("scheduler_attached", scheduler=scheduler_id, stream=peer.number)
+        self.feed((ev.SchedulerAttached(stream=peer.number, scheduler_id=scheduler_id),))
+        return peer
+
+    def scheduler_left(self, peer: Peer[do.ToScheduler]) -> None:
+        """Note that a scheduler's stream is over. Idempotent."""
+        peer.end(None)
+        if self._schedulers.pop(peer.number, None) is not None:
+            _log.info("scheduler_left", stream=peer.number)
+            self.feed((ev.SchedulerLost(stream=peer.number),))
+
+    def spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Run a task among the service's; if it raises, the service fails. It is cancelled by a drain."""
+        if self._group is None:
+            work.close()
+            raise _stopping()
+        task = self._group.create_task(work, name=f"worker-manager.{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def feed(self, events: Iterable[ev.Event]) -> None:
+        """Take events in and carry out what follows, all before returning."""
+        self._events.extend(events)
+        if self._handling:
+            return  # what is carried out can itself be an event: it waits its turn
+        self._handling = True
+        try:
+            while self._events:
+                event = self._events.popleft()
+                for instruction in self.core.handle(event, self._clock.monotonic()):
+                    self._carry_out(instruction)
+        finally:
+            self._handling = False
+        self._set_timer()
+
+    def _carry_out(self, instruction: do.Instruction) -> None:
+        match instruction:
+            case do.Register():
+                self._spawn_registration(instruction.hello)
+            case do.RecordEnds():
+                self._ended.update(instruction.session_ids)
+                self._ends_wait.set()
+            case do.CloseConnection():
+                worker = self._workers.get(instruction.connection)
+                if worker is not None:
+                    worker.end(instruction.error)
+            case do.CloseStream():
+                scheduler = self._schedulers.get(instruction.stream)
+                if scheduler is not None:
+                    _log.warning("scheduler_refused", stream=instruction.stream, error=str(instruction.error))
+                    scheduler.end(instruction.error)
+            case (
+                do.Welcome()
+                | do.ReplyToHeartbeat()
+                | do.Assign()
+                | do.Acknowledge()
+                | do.Cancel()
+                | do.ReportHeld()
+                | do.Drain()
+            ):
+                self._send_to_worker(instruction)
+            case (
+                do.SendOpened()
+                | do.SendHeld()
+                | do.SendUpdates()
+                | do.SendCapacity()
+                | do.SendClosed()
+                | do.SendAttached()
+            ):
+                self._send_to_scheduler(instruction)
+            case _:
+                assert_never(instruction)
+
+    def _send_to_worker(self, frame: do.ToWorker) -> None:
+        peer = self._workers.get(frame.connection)
+        if peer is None or peer.send(frame):
+            return
+        _log.warning("worker_does_not_read", connection=frame.connection, frames=WORKER_FRAMES)
+        peer.break_off(Unavailable("the worker does not read its stream", reason="NOT_READING"))
+        self._events.append(ev.WorkerLost(connection=frame.connection))
+
+    def _send_to_scheduler(self, frame: do.ToScheduler) -> None:
+        peer = self._schedulers.get(frame.stream)
+        if peer is None or peer.send(frame):
+            return
+        _log.warning("scheduler_does_not_read", stream=frame.stream, frames=SCHEDULER_FRAMES)
+        peer.break_off(Unavailable("the scheduler does not read its stream", reason="NOT_READING"))
+        self._events.append(ev.SchedulerLost(stream=frame.stream))
+
+    def _set_timer(self) -> None:
+        """Keep one timer, at or before the earliest end of a lease; renewals move ends later only."""
+        due = self.core.next_lease_end
+        if self._timer is None and due is not None:
+            delay = max(0.0, due - self._clock.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.feed((ev.Tick(),))
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _load(self) -> None:
+        workers = await self._registry.live_workers()
+        sessions = tuple(live for worker in workers for live in _live_sessions(worker))
+        self.feed((ev.SessionsLoaded(sessions=sessions),))
+        _log.info("sessions_loaded", sessions=len(sessions))
+        self.ready.set()
+
+    def _spawn_registration(self, hello: ev.Hello) -> None:
+        try:
+            self.spawn(self._register(hello), f"register.{hello.session_id}")
+        except NodeflowError as error:
+            self._events.append(ev.RegistrationFailed(session_id=hello.session_id, error=error))
+
+    async def _register(self, hello: ev.Hello) -> None:
+        try:
+            created = await self._registry.register_session(hello, self._register_timeout_s)
+        except NodeflowError as error:
+            _log.warning("registration_failed", worker=hello.worker_id, session=hello.session_id, error=error.message)
+            self.feed((ev.RegistrationFailed(session_id=hello.session_id, error=error),))
+        else:
+            _log.info("session_registered", worker=hello.worker_id, session=hello.session_id, new_worker=created)
+            self.feed((ev.SessionRegistered(session_id=hello.session_id, created=created),))
+
+    async def _record_ends(self) -> None:
+        """Record ends one call after the other, all that came up meanwhile in the next."""
+        while True:
+            await self._ends_wait.wait()
+            self._ends_wait.clear()
+            ended, self._ended = tuple(sorted(self._ended)), set()
+            await self._registry.end_sessions(ended)
+            _log.info("sessions_ended", sessions=len(ended))
+            self.feed((ev.EndsRecorded(session_ids=ended),))
+
+    def _check_open(self) -> None:
+        if not self.ready.is_set() or self._group is None:
+            raise (
+                _stopping()
+                if self._drained.is_set()
+                else Unavailable("the worker-manager is starting", reason="STARTING")
+            )
+
+    def _next_number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+
+def _live_sessions(worker: KnownWorker) -> Iterable[ev.LiveSession]:
+    for session_id in worker.live_session_ids:
+        yield ev.LiveSession(
+            worker_id=worker.worker_id, session_id=session_id, labels=worker.labels, version=worker.version
+        )
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the worker-manager is stopping", reason="STOPPING")
