@@ -47,5 +47,5 @@ class LoopClock:
 
     def now_ms(self) -> int:
         """Return the epoch plus the loop's time, in whole milliseconds."""
-        # Rounded to the microsecond first: 0.3 s as a float is 299.99… ms.
+        # Rounded to the microsecond first: 1.001 s as a float is 1000.99… ms.
         return self._epoch_ms + round(self.monotonic() * 1_000_000) // 1000

@@ -35,6 +35,8 @@ class Probe:
         self.may_drain = asyncio.Event()
         self.may_drain.set()
         self.end = asyncio.Event()
+        self.called = asyncio.Event()
+        self.closing = asyncio.Event()
         self.failure: Exception | None = None
         self.history: list[str] = []
         self._mode = mode
@@ -42,7 +44,11 @@ class Probe:
     def register(self, server: grpc.aio.Server) -> None:
         # Any: the stubs describe blocking behaviors only.
         echo: Any = self._echo
-        handlers: dict[str, Any] = {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
+        late: Any = self._echo_after_the_end
+        handlers: dict[str, Any] = {
+            "Echo": grpc.unary_unary_rpc_method_handler(echo),
+            "EchoAfterTheEnd": grpc.unary_unary_rpc_method_handler(late),
+        }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
     async def run(self) -> None:
@@ -54,11 +60,13 @@ class Probe:
         if self.failure is not None:
             raise self.failure
         self.history.append("ran")
+        asyncio.get_running_loop().call_later(0.05, self.closing.set)
 
     async def drain(self) -> None:
         self.draining.set()
         self.history.append("drain")
         if self._mode == "hang":
+            get_log().info("draining")
             await asyncio.Event().wait()
         await self.may_drain.wait()
         self.end.set()
@@ -67,6 +75,11 @@ class Probe:
         self.history.append("closed")
 
     async def _echo(self, request: bytes, _: object) -> bytes:
+        return request
+
+    async def _echo_after_the_end(self, request: bytes, _: object) -> bytes:
+        self.called.set()
+        await self.closing.wait()
         return request
 
 

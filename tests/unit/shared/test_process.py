@@ -76,12 +76,16 @@ def test_a_signal_leads_to_a_clean_exit(tmp_path: Path, number: signal.Signals, 
 
 def test_signals_of_one_ctrl_c_count_once(tmp_path: Path) -> None:
     file = tmp_path / "address"
-    with started(PROBE, announce_file=file) as process:
+    with started(PROBE, announce_file=file, mode="hang", drain_timeout_s=0.3) as process:
         wait_until(file.exists)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
-            process.send_signal(number)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        while json.loads(process.stderr.readline())["event"] != "draining":
+            pass
+        process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, stderr
+    assert [log["event"] for log in events(stderr)] == ["drain_timed_out", "stopped"]
 
 
 def test_a_signal_during_a_drain_that_hangs_ends_the_process_at_once(tmp_path: Path) -> None:

@@ -33,9 +33,9 @@ class Running:
     process: asyncio.Task[None]
     address: str
 
-    async def echo(self) -> bytes:
+    async def echo(self, method: str = "Echo") -> bytes:
         channel: Any = self.channel  # bytes have no serialisers to infer types from
-        reply: bytes = await channel.unary_unary(f"/{SERVICE}/Echo")(b"hello", timeout=DEADLINE_S)
+        reply: bytes = await channel.unary_unary(f"/{SERVICE}/{method}")(b"hello", timeout=DEADLINE_S)
         return reply
 
     async def health(self, service: str) -> int:
@@ -128,6 +128,23 @@ async def test_a_drain_shows_not_serving_first_and_serves_to_its_end() -> None:
         with pytest.raises(grpc.aio.AioRpcError):
             await running.echo()
     assert probe.history == [f"{NOT_SERVING} {NOT_SERVING}", "drain", "ran", "closed"]
+
+
+async def test_calls_in_flight_and_the_end_of_the_work_are_waited_for() -> None:
+    class LateRunner(Probe):
+        async def run(self) -> None:
+            await super().run()
+            # The drain has returned, and the server still answers.
+            self.history.append((await running.echo("Echo")).decode())
+
+    probe = LateRunner()
+    async with served(probe) as running:
+        late = asyncio.ensure_future(running.echo("EchoAfterTheEnd"))
+        await probe.called.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await late == b"hello"
+        await ended(running)
+    assert probe.history == ["drain", "ran", "hello", "closed"]
 
 
 async def test_a_service_that_returns_by_itself_stops_the_process() -> None:
