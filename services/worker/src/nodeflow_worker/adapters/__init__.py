@@ -1,0 +1,1 @@
+"""The world as the driver's ports want it: processes, gRPC, files."""

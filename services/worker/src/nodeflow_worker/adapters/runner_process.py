@@ -1,0 +1,440 @@
+"""Runners as real processes.
+
+Owns how they are started, fed, watched and killed. It tells what happened; the core decides what follows.
+
+They are started with `subprocess.Popen` and watched through a pidfd, not by the loop's own subprocess support: uvloop's
+forks, and runs Python in the fork, beside gRPC's threads; CPython's Popen uses vfork and exec, and nothing in between.
+"""
+
+import asyncio
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Final
+
+import msgspec
+
+from nodeflow_shared.logs import get_log
+from nodeflow_worker.domain.events import (
+    RunnerDied,
+    RunnerEvent,
+    RunnerReady,
+    RunnerResults,
+    TaskOverdue,
+    TaskRunning,
+    TaskSkipped,
+)
+from nodeflow_worker.domain.values import OCTETS, Attempt, Ending, Failure, FailureKind, Outcome, Stored
+from nodeflow_worker.runner import frames
+
+RUNNING_AFTER_S: Final = 0.002
+"""Tasks that run this long are told as running; most never are."""
+RETIRE_GRACE_S: Final = 1.0
+REAP_INTERVAL_S: Final = 0.01
+READ_BYTES: Final = 1 << 20
+KEPT_VARIABLES: Final = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TMPDIR",
+    "TZ",
+    "LD_LIBRARY_PATH",
+    "SSL_CERT_FILE",
+)
+"""What a runner gets of the agent's environment; nothing of the engine's, and no credentials."""
+
+_log = get_log()
+_decode = msgspec.msgpack.Decoder(frames.Results).decode
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what user code may see of an environment."""
+    return {name: environment[name] for name in KEPT_VARIABLES if name in environment}
+
+
+class RunnerProcesses:
+    """The port `Runners` with real processes. `paths` come on the import path behind a workflow's own directory."""
+
+    def __init__(self, paths: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._paths = list(paths)
+        self._environment = clean_environment(environment)
+        self._tell: Callable[[RunnerEvent], None] = _ignore
+        self._processes: dict[int, _Process] = {}
+        self._delayed: dict[int, asyncio.TimerHandle] = {}
+
+    def listen(self, tell: Callable[[RunnerEvent], None]) -> None:
+        """Have all events told."""
+        self._tell = tell
+
+    def spawn(self, runner: int, delay_s: float) -> None:
+        """Start a process, now or later."""
+        loop = asyncio.get_running_loop()
+        self._delayed[runner] = loop.call_later(delay_s, self._spawn, runner)
+
+    def feed(self, runner: int, directory: str, attempts: Sequence[Attempt]) -> None:
+        """Write a batch to the process's pipe."""
+        process = self._processes.get(runner)
+        if process is not None:
+            process.feed([directory, *self._paths], attempts)
+
+    def stop_task(self, runner: int, sequence: int, grace_s: float) -> None:
+        """Have a task skipped, or its process interrupted and, after the grace time, killed."""
+        process = self._processes.get(runner)
+        if process is not None:
+            process.stop_task(sequence, grace_s)
+
+    def retire(self, runner: int) -> None:
+        """Close the process's pipe; it exits, or is killed."""
+        process = self._processes.get(runner)
+        if process is not None:
+            process.retire()
+
+    def kill(self, runner: int) -> None:
+        """Kill the process and its group."""
+        process = self._processes.get(runner)
+        if process is not None:
+            process.kill()
+
+    async def close(self) -> None:
+        """Kill all processes and wait for their ends."""
+        for timer in self._delayed.values():
+            timer.cancel()
+        self._tell = _ignore
+        processes = list(self._processes.values())
+        for process in processes:
+            process.kill()
+        for process in processes:
+            await process.gone.wait()
+
+    def _spawn(self, runner: int) -> None:
+        del self._delayed[runner]
+        try:
+            self._processes[runner] = _Process(runner, self._environment, self._on_event)
+        except OSError as error:
+            _log.warning("runner_not_started", runner=runner, error=str(error))
+            self._tell(RunnerDied(runner=runner, last_started=0, cause=str(error)))
+
+    def _on_event(self, event: RunnerEvent) -> None:
+        if isinstance(event, RunnerDied):
+            del self._processes[event.runner]
+        self._tell(event)
+
+
+class _Process:
+    """One process: its pipes, its page, and the timers of what it executes."""
+
+    def __init__(self, number: int, environment: Mapping[str, str], tell: Callable[[RunnerEvent], None]) -> None:
+        self._number = number
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._functions: dict[str, int] = {}
+        self._names: list[str] = []
+        self._fed = 0
+        self._done = 0
+        self._timeouts: deque[float | None] = deque()  # of the tasks from `_done + 1` on
+        self._told_running = 0
+        self._told_overdue = 0
+        self._check: asyncio.TimerHandle | None = None
+        self._check_at = 0.0
+        self._grace: asyncio.TimerHandle | None = None
+        self._unwritten = bytearray()
+        self._reader = frames.FrameReader()
+        self._ready = False
+        self._killed = False
+        self._broken = ""
+        self._at_end = False
+        self.gone = asyncio.Event()
+        self._start(environment)
+
+    def _start(self, environment: Mapping[str, str]) -> None:
+        page_fd = _shared_page()
+        child_tasks, self._tasks_fd = os.pipe()
+        self._results_fd, child_results = os.pipe()
+        passed = (child_tasks, child_results, page_fd)
+        try:
+            self._page = frames.Page(memoryview(mmap.mmap(page_fd, frames.Page.SIZE)))
+            self._popen = subprocess.Popen(
+                [sys.executable, "-P", "-m", "nodeflow_worker.runner", *map(str, passed), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                env=environment,
+                pass_fds=passed,
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(self._tasks_fd)
+            os.close(self._results_fd)
+            raise
+        finally:
+            for fd in passed:
+                os.close(fd)
+        os.set_blocking(self._tasks_fd, False)
+        os.set_blocking(self._results_fd, False)
+        self._loop.add_reader(self._results_fd, self._read)
+        self._pid_fd = -1
+        if sys.platform == "linux":
+            self._pid_fd = os.pidfd_open(self._popen.pid)
+            self._loop.add_reader(self._pid_fd, self._reap)
+
+    # Feeding.
+
+    def feed(self, paths: list[str], attempts: Sequence[Attempt]) -> None:
+        functions, new = self._functions, []
+        tasks: list[frames.Task] = []
+        timed = False
+        for attempt in attempts:
+            spec = attempt.spec
+            index = functions.get(spec.function)
+            if index is None:
+                index = functions[spec.function] = len(functions)
+                new.append(spec.function)
+            tasks.append(
+                frames.Task(index, attempt.arguments, _extras(attempt))
+                if attempt.extras
+                else frames.Task(index, attempt.arguments)
+            )
+            self._timeouts.append(spec.timeout_s)
+            timed = timed or spec.timeout_s is not None
+        self._names += new
+        first = self._fed == 0
+        self._fed += len(tasks)
+        self._write(frames.encode(frames.Batch(paths if first else [], new, tasks)))
+        self._check_in(RUNNING_AFTER_S)
+
+    def _write(self, data: bytearray) -> None:
+        if self._unwritten:
+            self._unwritten += data
+            return
+        self._unwritten = data
+        self._write_more()
+
+    def _write_more(self) -> None:
+        if self._tasks_fd < 0:
+            return
+        try:
+            written = os.write(self._tasks_fd, self._unwritten)
+        except BlockingIOError:
+            written = 0
+        except BrokenPipeError:  # it is dying; its end will be told
+            self._unwritten.clear()
+            self._loop.remove_writer(self._tasks_fd)
+            return
+        del self._unwritten[:written]
+        if self._unwritten:
+            self._loop.add_writer(self._tasks_fd, self._write_more)
+        else:
+            self._loop.remove_writer(self._tasks_fd)
+
+    # Results.
+
+    def _read(self) -> None:
+        """Read what is there, at most READ_BYTES: other runners and the heartbeat have their turn in between."""
+        if not self._read_once() and self._at_end:
+            self._loop.remove_reader(self._results_fd)
+            self._reap()
+
+    def _read_once(self) -> bool:
+        """Read and tell; False if there was nothing, or there will be nothing any more."""
+        try:
+            data = os.read(self._results_fd, READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._at_end = True
+            return False
+        try:
+            for frame in self._reader.feed(data):
+                self._take(_decode(frame))
+        except (ValueError, msgspec.DecodeError) as error:
+            self._broken = f"it wrote what the agent cannot read to the agent's pipe ({error})"
+            self._at_end = True
+            return False
+        return True
+
+    def _take(self, message: frames.Results) -> None:
+        count = len(message.results)
+        if count == 0:
+            if not self._ready:
+                self._ready = True
+                self._tell(RunnerReady(runner=self._number))
+            return
+        if count > len(self._timeouts):
+            raise ValueError("results of tasks that it was not given")
+        for _ in range(count):
+            self._timeouts.popleft()
+        self._done += count
+        outcomes = [each if type(each) is bytes else _outcome(each) for each in message.results]
+        spent = [
+            (self._names[function], calls, seconds)
+            for function, calls, seconds in message.spent
+            if 0 <= function < len(self._names) and calls > 0 and seconds >= 0
+        ]
+        self._tell(RunnerResults(runner=self._number, outcomes=outcomes, spent=spent))
+
+    # What runs for long.
+
+    def _check_in(self, delay_s: float) -> None:
+        due = monotonic() + delay_s
+        if self._check is not None:
+            if self._check_at <= due:
+                return
+            self._check.cancel()
+        self._check_at = due
+        self._check = self._loop.call_later(delay_s, self._look)
+
+    def _look(self) -> None:
+        """See what it executes, tell if that has run for some time or too long, look again when that may change."""
+        self._check = None
+        if self._done == self._fed:
+            return
+        number, began_at = self._page.begun()
+        if number <= self._done or number > self._fed:  # it starts, or is about to tell
+            self._check_in(RUNNING_AFTER_S)
+            return
+        ran_s = monotonic() - began_at
+        timeout_s = self._timeouts[number - self._done - 1]
+        if ran_s < RUNNING_AFTER_S:
+            self._check_in(RUNNING_AFTER_S - ran_s)
+            return
+        if number > self._told_running:
+            self._told_running = number
+            self._tell(TaskRunning(runner=self._number, sequence=number))
+        if timeout_s is not None and number > self._told_overdue:
+            if ran_s >= timeout_s:
+                self._told_overdue = number
+                self._tell(TaskOverdue(runner=self._number, sequence=number))
+            else:
+                self._check_in(timeout_s - ran_s)
+
+    # Ends.
+
+    def stop_task(self, number: int, grace_s: float) -> None:
+        if number <= self._done:
+            return
+        self._page.skip(number)
+        begun, _ = self._page.begun()
+        if begun < number:
+            self._loop.call_soon(self._tell, TaskSkipped(runner=self._number, sequence=number))
+        elif begun == number:
+            self._page.set_stop(number)
+            self._signal(signal.SIGTERM)
+            if self._grace is not None:
+                self._grace.cancel()
+            self._grace = self._loop.call_later(grace_s, self._kill_if_still, number)
+
+    def _kill_if_still(self, number: int) -> None:
+        if self._done < number and self._page.begun()[0] == number:
+            self.kill()
+
+    def retire(self) -> None:
+        self._close_tasks()
+        self._grace = self._loop.call_later(RETIRE_GRACE_S, self.kill)
+
+    def kill(self) -> None:
+        self._killed = True
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._popen.returncode is None:
+            try:
+                os.killpg(self._popen.pid, number)  # it leads its own session, and with it what user code started
+            except (ProcessLookupError, PermissionError):
+                self._popen.send_signal(number)
+
+    def _reap(self) -> None:
+        """Tell its end once the process is gone and its last results are read."""
+        if self.gone.is_set():
+            return
+        # What user code started and left goes too; the group's number is not reused while the process is not reaped.
+        self._signal(signal.SIGKILL)
+        if self._popen.poll() is None:
+            self._loop.call_later(REAP_INTERVAL_S, self._reap)
+            return
+        while not self._at_end and self._read_once():
+            pass
+        last_started, _ = self._page.begun()
+        self._close()
+        cause = self._broken or _exit_in_words(self._popen.returncode)
+        self._tell(RunnerDied(runner=self._number, last_started=last_started, cause=cause, killed=self._killed))
+
+    def _close_tasks(self) -> None:
+        if self._tasks_fd >= 0:
+            self._loop.remove_writer(self._tasks_fd)
+            os.close(self._tasks_fd)
+            self._tasks_fd = -1
+
+    def _close(self) -> None:
+        for timer in (self._check, self._grace):
+            if timer is not None:
+                timer.cancel()
+        self._loop.remove_reader(self._results_fd)
+        os.close(self._results_fd)
+        self._close_tasks()
+        if self._pid_fd >= 0:
+            self._loop.remove_reader(self._pid_fd)
+            os.close(self._pid_fd)
+        self.gone.set()
+
+
+def _ignore(_event: RunnerEvent) -> None:
+    """Before anyone listens, and after the end."""
+
+
+def _shared_page() -> int:
+    if sys.platform == "linux":
+        fd = os.memfd_create("nodeflow-runner")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, frames.Page.SIZE)
+    return fd
+
+
+def _extras(attempt: Attempt) -> list[frames.Extra]:
+    return [
+        frames.Extra(each.parameter, each.content_type, each.data, [frames.Part(*part) for part in each.parts])
+        for each in attempt.extras
+    ]
+
+
+def _outcome(result: frames.Result) -> Outcome:
+    match result:
+        case bytes():
+            return result
+        case frames.Octets():
+            return Stored(content_type=OCTETS, data=result.data)
+        case frames.Ended():
+            return Ending.STOPPED if result.started else Ending.SKIPPED
+        case frames.Failed():
+            return _failure(result)
+
+
+def _failure(failed: frames.Failed) -> Failure:
+    return Failure(
+        kind=FailureKind(failed.kind),
+        reason=failed.reason,
+        message=failed.message,
+        retryable=failed.retryable,
+        error_type=failed.error_type,
+        traceback=failed.traceback,
+        cause=_failure(failed.cause) if failed.cause is not None else None,
+    )
+
+
+def _exit_in_words(code: int) -> str:
+    if code == frames.STALE_EXIT:
+        return "its code had changed on disk"
+    if code >= 0:
+        return f"it exited with code {code}"
+    try:
+        return f"it was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"it was ended by signal {-code}"

@@ -1,0 +1,79 @@
+"""The worker-manager over gRPC: the Connect stream and the transfer of artifacts.
+
+Owns streams, chunks and the mapping of errors. Must not know what the messages lead to.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Final
+
+import grpc
+import grpc.aio
+from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as wm
+from nodeflow.worker_manager.v1 import worker_manager_service_pb2_grpc as wm_grpc
+
+from nodeflow_shared.retry import as_lost_connection
+from nodeflow_shared.status import from_rpc_error
+from nodeflow_worker.domain.values import Stored
+from nodeflow_worker.ports import Incoming, Outgoing
+from nodeflow_worker.wire import WireReader, WireWriter
+
+CHUNK_BYTES: Final = 1024 * 1024
+TRANSFER_TIMEOUT_S: Final = 120.0
+
+
+class WorkerManager:
+    """The ports `Manager` and `Artifacts`, on one channel."""
+
+    def __init__(self, channel: grpc.aio.Channel, writer: WireWriter) -> None:
+        self._stub = wm_grpc.WorkerManagerServiceStub(channel)
+        self._reader = WireReader()
+        self._writer = writer
+
+    async def connect(self, outgoing: AsyncIterator[Outgoing]) -> AsyncGenerator[Incoming]:
+        """Open the stream and yield what comes; see the port for its errors."""
+        call = self._stub.Connect(self._requests(outgoing))
+        try:
+            async for response in call:
+                incoming = self._reader.read(response)
+                if incoming is not None:
+                    yield incoming
+        except grpc.aio.AioRpcError as error:
+            raise as_lost_connection(error) or from_rpc_error(error) from error
+        finally:
+            call.cancel()
+
+    async def _requests(self, outgoing: AsyncIterator[Outgoing]) -> AsyncIterator[wm.ConnectRequest]:
+        async for message in outgoing:
+            yield self._writer.write(message)
+
+    async def download(self, tenant: str, digest: str) -> bytes:
+        """Return the bytes of an artifact."""
+        data = bytearray()
+        request = wm.DownloadArtifactRequest(tenant=tenant, digest=digest)
+        try:
+            async for response in self._stub.DownloadArtifact(request, timeout=TRANSFER_TIMEOUT_S):
+                data += response.data
+        except grpc.aio.AioRpcError as error:
+            raise as_lost_connection(error) or from_rpc_error(error) from error
+        return bytes(data)
+
+    async def upload(self, tenant: str, value: Stored) -> Stored:
+        """Store the bytes of a value."""
+        header = wm.UploadHeader(tenant=tenant, content_type=value.content_type)
+        try:
+            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
+                response = await self._stub.UploadArtifact(_upload(header, value.data))
+        except grpc.aio.AioRpcError as error:
+            raise as_lost_connection(error) or from_rpc_error(error) from error
+        return Stored(
+            content_type=value.content_type,
+            digest=response.artifact.digest,
+            size_bytes=response.artifact.size_bytes,
+        )
+
+
+async def _upload(header: wm.UploadHeader, data: bytes) -> AsyncIterator[wm.UploadArtifactRequest]:
+    yield wm.UploadArtifactRequest(header=header)
+    for start in range(0, len(data), CHUNK_BYTES):
+        yield wm.UploadArtifactRequest(data=data[start : start + CHUNK_BYTES])

@@ -1,0 +1,90 @@
+"""The only place where the worker is built and wired."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from importlib.metadata import version
+
+import grpc.aio
+
+from nodeflow_shared.channel import open_channel
+from nodeflow_shared.clock import Clock, SystemClock
+from nodeflow_shared.errors import StartupError
+from nodeflow_worker.adapters.runner_process import RunnerProcesses
+from nodeflow_worker.adapters.session_locks import SessionLocks
+from nodeflow_worker.adapters.worker_manager import WorkerManager
+from nodeflow_worker.config import Settings
+from nodeflow_worker.domain.agent import Agent
+from nodeflow_worker.driver import Driver
+from nodeflow_worker.ports import Runners, Sessions
+from nodeflow_worker.wire import WireWriter
+
+
+class WorkerService:
+    """The worker as a process serves it: no RPC of its own, only health and reflection."""
+
+    name = "worker"
+    service_names: tuple[str, ...] = ()
+
+    def __init__(
+        self, driver: Driver, runners: Runners, sessions: Sessions, channel: grpc.aio.Channel, ready: asyncio.Event
+    ) -> None:
+        self.ready = ready
+        self._driver = driver
+        self._runners = runners
+        self._sessions = sessions
+        self._channel = channel
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add nothing: a worker is a client."""
+
+    async def run(self) -> None:
+        """Work until drained."""
+        await self._driver.run()
+
+    async def drain(self) -> None:
+        """Begin to drain; `run` returns when it is done."""
+        self._driver.drain()
+
+    async def close(self) -> None:
+        """Kill the runners and close the channel."""
+        await self._runners.close()
+        await self._channel.close()
+        self._sessions.close()
+
+
+async def build(
+    settings: Settings,
+    *,
+    connect: Callable[[str], grpc.aio.Channel] = open_channel,
+    clock: Clock | None = None,
+    runners: Runners | None = None,
+    sessions: Sessions | None = None,
+) -> WorkerService:
+    """Build a worker from its settings; tests put in a channel, a clock, runners and sessions of their own."""
+    channel = connect(settings.worker_manager)
+    writer = WireWriter(worker_id=settings.worker_id, labels=settings.labels, version=version("nodeflow-worker"))
+    manager = WorkerManager(channel, writer)
+    runners = runners or RunnerProcesses(settings.path, os.environ)
+    sessions = sessions or _session_locks(settings)
+    ready = asyncio.Event()
+    driver = Driver(
+        agent=Agent(slots=settings.slots, max_credits=settings.max_credits),
+        runners=runners,
+        manager=manager,
+        artifacts=manager,
+        sessions=sessions,
+        clock=clock or SystemClock(),
+        ready=ready,
+    )
+    return WorkerService(driver, runners, sessions, channel, ready)
+
+
+def _session_locks(settings: Settings) -> SessionLocks:
+    try:
+        return SessionLocks(settings.state_dir / settings.worker_id)
+    except OSError as error:
+        raise StartupError(
+            f"cannot use {settings.state_dir} for the locks of sessions: {error.strerror}; "
+            "set NODEFLOW_WORKER_STATE_DIR to a directory that this user can write"
+        ) from error

@@ -1,0 +1,393 @@
+"""The agent's state and every change of it: events in, instructions out.
+
+Owns which attempts are held (waiting, being prepared, running, finished and not acknowledged), the tokens seen, the
+bid, the lease and the drain. One door, `handle`; time is an argument. Which runner executes what is the pool's business.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, assert_never
+
+from nodeflow_worker.domain import events, failures
+from nodeflow_worker.domain.instructions import Fetch, Instruction, Leave, Report, ReportHeld, Save, TellBid
+from nodeflow_worker.domain.lease import Lease
+from nodeflow_worker.domain.pace import Bid, Pace
+from nodeflow_worker.domain.pool import Pool
+from nodeflow_worker.domain.values import INLINE_LIMIT_BYTES, Attempt, Ending, Key, Outcome, State, Stop, Stored
+
+TIMEOUT_GRACE_S: Final = 0.5
+"""How long code that ran out of time may take to clean up before its runner is killed."""
+MAX_UNACKNOWLEDGED_BYTES: Final = 32 * 1024 * 1024
+"""Nothing new is taken beyond it: all results that are kept must fit into one `held` message."""
+MAX_UNACKNOWLEDGED: Final = 65_536
+MAX_PACES: Final = 10_000
+
+
+class Agent:
+    """The worker's core. `slots` tasks run at once; up to `max_credits` more are held ready when tasks are quick."""
+
+    def __init__(self, *, slots: int, max_credits: int) -> None:
+        self.bid = Bid(slots=slots, max_credits=max_credits)
+        self.lease = Lease()
+        self.draining = False
+        self._pool = Pool(slots)
+        self._held: dict[tuple[str, int], Attempt] = {}
+        self._live = 0
+        self._unacknowledged: dict[int, Attempt] = {}
+        self._unacknowledged_bytes = 0
+        self._last_result_id = 0
+        self._tokens: dict[int, int] = {}
+        self._paces: dict[tuple[str, str], Pace] = {}
+        # The bid that the last heartbeat carried, and the one before it, which counts until that heartbeat is answered.
+        self._told_credits = self.bid.credits
+        self._last_beat = 0
+        self._granted_credits = self.bid.credits
+
+    def held(self) -> tuple[Sequence[Attempt], Sequence[Attempt]]:
+        """Return the live attempts, and the finished ones that were not acknowledged, oldest result first."""
+        live = [each for each in self._all_held() if each.state is not State.FINISHED]
+        return live, list(self._unacknowledged.values())
+
+    def handle(self, event: events.Event, now: float) -> list[Instruction]:
+        """Take in one event at the time `now` (monotonic seconds) and return what is to be done, in order."""
+        match event:
+            case events.RunnerResults():
+                return self._on_results(event, now)
+            case events.Assigned():
+                return self._on_assigned(event.attempts, now)
+            case events.Acknowledged():
+                return self._on_acknowledged(event.result_ids)
+            case events.CancelRequested():
+                return self._on_cancel(event.keys, event.grace_s)
+            case events.RunnerReady():
+                self._pool.ready(event.runner)
+                return self._pool.dispatch(now)
+            case events.RunnerDied():
+                return self._on_died(event, now)
+            case events.TaskRunning() | events.TaskOverdue() | events.TaskSkipped():
+                return self._on_task(event)
+            case events.Prepared() | events.Saved() | events.TransferFailed():
+                return self._on_transfer(event, now)
+            case events.Started():
+                return self._pool.start()
+            case events.DrainRequested():
+                return self._on_drain()
+            case events.HeldRequested():
+                return [ReportHeld()]
+            case events.LeaseEnding():
+                return self._drop_live()
+            case events.SessionBegun():
+                return self._begin_anew()
+            case events.Welcomed() | events.BeatSent() | events.BeatAnswered():
+                return self._on_lease(event, now)
+            case _:
+                assert_never(event)
+
+    # Assignments.
+
+    def _on_assigned(self, attempts: Sequence[Attempt], now: float) -> list[Instruction]:
+        ready: list[Attempt] = []
+        refused: list[Attempt] = []
+        orders: list[Instruction] = []
+        for attempt in attempts:
+            if not self._admit(attempt):
+                refused.append(attempt)
+                continue
+            known = self._held.get((attempt.execution_id, attempt.task_number))
+            if known is not None and not self._beside(attempt, known, refused):
+                continue
+            self._held[attempt.execution_id, attempt.task_number] = attempt
+            self._live += 1
+            attempt.pace = self._pace(attempt)
+            if attempt.references:
+                attempt.state = State.PREPARING
+                orders.append(Fetch(attempt=attempt))
+            else:
+                ready.append(attempt)
+        if refused:
+            orders.append(Report(refused=refused))
+        self._pool.enqueue(ready)
+        return orders + self._pool.dispatch(now)
+
+    def _admit(self, attempt: Attempt) -> bool:
+        """Whether the token is not stale and there is room."""
+        token = self._tokens.get(attempt.shard, 0)
+        if attempt.fencing_token < token:
+            return False
+        if attempt.fencing_token > token:
+            self._tokens[attempt.shard] = attempt.fencing_token
+        if self.draining or self._live >= self.bid.slots + max(self._told_credits, self._granted_credits):
+            return False
+        return len(self._unacknowledged) < MAX_UNACKNOWLEDGED and self._unacknowledged_bytes < MAX_UNACKNOWLEDGED_BYTES
+
+    @staticmethod
+    def _beside(attempt: Attempt, known: Attempt, refused: list[Attempt]) -> bool:
+        """Whether to hold an attempt beside one of the same task; a repeat changes nothing but the token."""
+        if attempt.attempt_number == known.attempt_number:
+            known.fencing_token = max(known.fencing_token, attempt.fencing_token)
+            return False
+        if attempt.attempt_number < known.attempt_number:
+            refused.append(attempt)
+            return False
+        attempt.older = known
+        return True
+
+    def _pace(self, attempt: Attempt) -> Pace:
+        name = (attempt.spec.directory, attempt.spec.function)
+        pace = self._paces.get(name)
+        if pace is None:
+            if len(self._paces) >= MAX_PACES:
+                self._paces.clear()
+            pace = self._paces[name] = Pace()
+        return pace
+
+    # Ends of attempts.
+
+    def _on_results(self, event: events.RunnerResults, now: float) -> list[Instruction]:
+        runner = self._pool.runner(event.runner)
+        if runner is None:
+            return []
+        queue = runner.queue
+        self._measure(runner.directory or "", event.spent, now)
+        finished: list[Attempt] = []
+        orders: list[Instruction] = []
+        for outcome in event.outcomes:
+            attempt = queue.popleft()
+            if attempt.state is not State.FED:
+                continue
+            if type(outcome) is bytes and len(outcome) <= INLINE_LIMIT_BYTES:
+                self._finish(attempt, outcome)
+                finished.append(attempt)
+            else:
+                orders += self._settle(attempt, outcome, finished)
+        runner.took(len(event.outcomes))
+        runner.idle_since = now
+        if finished:
+            orders.append(Report(results=finished))
+        orders += self._pool.dispatch(now)
+        return orders + self._bid_changes() + self._leave_if_done()
+
+    def _measure(self, directory: str, spent: Sequence[tuple[str, int, float]], now: float) -> None:
+        for function, count, seconds in spent:
+            pace = self._paces.get((directory, function))
+            if pace is not None:
+                pace.measured(count, seconds)
+            self.bid.measured(count, seconds, now)
+
+    def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        self._last_result_id += 1
+        attempt.result_id = self._last_result_id
+        attempt.outcome = outcome
+        attempt.state = State.FINISHED
+        self._unacknowledged[attempt.result_id] = attempt
+        self._unacknowledged_bytes += _size(outcome)
+        self._live -= 1
+
+    def _end(self, attempt: Attempt, outcome: Outcome, finished: list[Attempt]) -> None:
+        """Finish an attempt, unless it was dropped meanwhile."""
+        if attempt.state in (State.FED, State.WAITING):
+            self._finish(attempt, outcome)
+            finished.append(attempt)
+
+    def _settle(self, attempt: Attempt, outcome: Outcome, finished: list[Attempt]) -> list[Instruction]:
+        """End an attempt with an outcome of any kind; one that is too large to be inline is stored first."""
+        if isinstance(outcome, bytes):
+            outcome = Stored(data=outcome)
+        if isinstance(outcome, Stored) and len(outcome.data) > INLINE_LIMIT_BYTES:
+            attempt.state = State.STORING
+            return [Save(attempt=attempt, value=outcome)]
+        if isinstance(outcome, Ending):
+            outcome = self._why_ended(attempt)
+        self._finish(attempt, outcome)
+        finished.append(attempt)
+        return []
+
+    @staticmethod
+    def _why_ended(attempt: Attempt) -> Outcome:
+        match attempt.stop:
+            case Stop.CANCEL:
+                return Ending.CANCELLED
+            case Stop.TIMEOUT:
+                return failures.timed_out(attempt)
+            case Stop.NONE:
+                return failures.runner_lost(attempt)
+            case _:
+                assert_never(attempt.stop)
+
+    def _on_acknowledged(self, result_ids: Sequence[int]) -> list[Instruction]:
+        for result_id in result_ids:
+            attempt = self._unacknowledged.pop(result_id, None)
+            if attempt is None or attempt.outcome is None:
+                continue
+            self._unacknowledged_bytes -= _size(attempt.outcome)
+            self._forget(attempt)
+        return self._leave_if_done()
+
+    def _forget(self, attempt: Attempt) -> None:
+        attempt.state = State.ENDED
+        name = (attempt.execution_id, attempt.task_number)
+        newest = self._held.get(name)
+        if newest is attempt:
+            if attempt.older is None:
+                del self._held[name]
+            else:
+                self._held[name] = attempt.older
+            return
+        while newest is not None:
+            if newest.older is attempt:
+                newest.older = attempt.older
+            newest = newest.older
+
+    # Stops.
+
+    def _on_cancel(self, keys: Sequence[Key], grace_s: float) -> list[Instruction]:
+        orders: list[Instruction] = []
+        finished: list[Attempt] = []
+        for key in keys:
+            attempt = self._find(key)
+            if attempt is None:
+                continue
+            if attempt.state is State.FED:
+                if attempt.stop is Stop.NONE:
+                    attempt.stop = Stop.CANCEL
+                orders += self._pool.stop(attempt, grace_s)
+            elif attempt.state in (State.WAITING, State.PREPARING):
+                self._finish(attempt, Ending.CANCELLED)
+                finished.append(attempt)
+        if finished:
+            orders.append(Report(results=finished))
+        return orders
+
+    def _find(self, key: Key) -> Attempt | None:
+        attempt = self._held.get(key[:2])
+        while attempt is not None and attempt.attempt_number != key[2]:
+            attempt = attempt.older
+        return attempt
+
+    # Runners.
+
+    def _on_task(self, event: events.TaskRunning | events.TaskOverdue | events.TaskSkipped) -> list[Instruction]:
+        attempt = self._at(event.runner, event.sequence)
+        if attempt is None:
+            return []
+        match event:
+            case events.TaskRunning():
+                return [Report(started=[attempt])]
+            case events.TaskSkipped():
+                self._finish(attempt, self._why_ended(attempt))
+                return [Report(results=[attempt])]
+            case events.TaskOverdue():
+                if attempt.stop is not Stop.NONE:
+                    return []
+                attempt.stop = Stop.TIMEOUT
+                return self._pool.stop(attempt, TIMEOUT_GRACE_S)
+            case _:
+                assert_never(event)
+
+    def _at(self, number: int, sequence: int) -> Attempt | None:
+        runner = self._pool.runner(number)
+        attempt = runner.at(sequence) if runner is not None else None
+        return attempt if attempt is not None and attempt.state is State.FED else None
+
+    def _on_died(self, event: events.RunnerDied, now: float) -> list[Instruction]:
+        remains = self._pool.died(event.runner, event.last_started)
+        finished: list[Attempt] = []
+        for attempt in remains.lost:
+            self._end(attempt, failures.result_lost(attempt, event.cause), finished)
+        for attempt in remains.stopped:
+            self._end(attempt, self._why_ended(attempt), finished)
+        blamed = remains.blamed
+        if blamed is not None:
+            ours = event.killed or blamed.stop is not Stop.NONE
+            self._end(blamed, self._why_ended(blamed) if ours else failures.exited(blamed, event.cause), finished)
+        for attempt in self._pool.give_up():
+            self._end(attempt, failures.no_runner(attempt, event.cause), finished)
+        orders: list[Instruction] = [Report(results=finished)] if finished else []
+        return orders + self._pool.start() + self._pool.dispatch(now) + self._leave_if_done()
+
+    # Arguments and results by reference.
+
+    def _on_transfer(
+        self, event: events.Prepared | events.Saved | events.TransferFailed, now: float
+    ) -> list[Instruction]:
+        attempt = event.attempt
+        if attempt.state not in (State.PREPARING, State.STORING):
+            return []
+        match event:
+            case events.Prepared():
+                attempt.extras = event.extras
+                self._pool.enqueue([attempt])
+                return self._pool.dispatch(now)
+            case events.Saved():
+                self._finish(attempt, event.value)
+            case events.TransferFailed():
+                self._finish(attempt, event.failure)
+            case _:
+                assert_never(event)
+        return [Report(results=[attempt]), *self._leave_if_done()]
+
+    # The session.
+
+    def _on_lease(
+        self, event: events.Welcomed | events.BeatSent | events.BeatAnswered, now: float
+    ) -> list[Instruction]:
+        match event:
+            case events.Welcomed():
+                self.lease.begin(event.lease_timeout_s, event.hello_sent_at)
+                return [ReportHeld(), TellBid(), *self._leave_if_done()]
+            case events.BeatSent():
+                self.lease.sent(event.beat, now)
+                self._last_beat = event.beat
+                self._granted_credits = max(self._granted_credits, self._told_credits)
+                self._told_credits = self.bid.credits
+            case events.BeatAnswered():
+                self.lease.answered(event.beat)
+                if event.beat == self._last_beat:
+                    self._granted_credits = self._told_credits
+            case _:
+                assert_never(event)
+        return []
+
+    def _bid_changes(self) -> list[Instruction]:
+        wanted, told = self.bid.credits, self._told_credits
+        return [TellBid()] if wanted > 2 * told or told > 2 * wanted else []
+
+    def _drop_live(self) -> list[Instruction]:
+        """Stop and forget all that is unfinished; finished results are kept, for the session may still be there."""
+        for attempt in list(self._all_held()):
+            if attempt.state is not State.FINISHED:
+                self._forget(attempt)
+        self._live = 0
+        return self._pool.abandon()
+
+    def _begin_anew(self) -> list[Instruction]:
+        orders = self._drop_live()
+        for attempt in self._unacknowledged.values():
+            attempt.state = State.ENDED
+        self._held.clear()
+        self._unacknowledged.clear()
+        self._unacknowledged_bytes = 0
+        self._last_result_id = 0
+        self.lease.void()
+        return orders
+
+    def _on_drain(self) -> list[Instruction]:
+        if self.draining:
+            return []
+        self.draining = True
+        return [TellBid(), *self._leave_if_done()]
+
+    def _leave_if_done(self) -> list[Instruction]:
+        return [Leave()] if self.draining and not self._held else []
+
+    def _all_held(self) -> Iterator[Attempt]:
+        for newest in self._held.values():
+            attempt: Attempt | None = newest
+            while attempt is not None:
+                yield attempt
+                attempt = attempt.older
+
+
+def _size(outcome: Outcome) -> int:
+    if isinstance(outcome, bytes):
+        return len(outcome)
+    return len(outcome.data) if isinstance(outcome, Stored) else 256

@@ -1,0 +1,76 @@
+"""What the worker says when an attempt failed for another reason than an exception in the user's code.
+
+Owns the words, and whose fault it is.
+"""
+
+from nodeflow_worker.domain.values import Attempt, Failure, FailureKind, Reason
+
+
+def timed_out(attempt: Attempt) -> Failure:
+    """Its time was up."""
+    return Failure(
+        kind=FailureKind.TRANSIENT,
+        reason=Reason.ATTEMPT_TIMEOUT,
+        message=f"{attempt.spec.function} ran longer than its {attempt.spec.timeout_s or 0:g} s and was stopped",
+        retryable=True,
+    )
+
+
+def exited(attempt: Attempt, cause: str) -> Failure:
+    """The runner died in it, by its own doing."""
+    return Failure(
+        kind=FailureKind.USER,
+        reason=Reason.RUNNER_EXITED,
+        message=f"the process that ran {attempt.spec.function} ended in the middle of it: {cause}",
+        retryable=True,
+    )
+
+
+def runner_lost(attempt: Attempt) -> Failure:
+    """The agent killed the runner, and meant another task."""
+    return Failure(
+        kind=FailureKind.SYSTEM,
+        reason=Reason.RUNNER_LOST,
+        message=f"the process that ran {attempt.spec.function} was killed because of another attempt in it",
+        retryable=True,
+    )
+
+
+def result_lost(attempt: Attempt, cause: str) -> Failure:
+    """It had ended, but its runner died before it could tell how."""
+    return Failure(
+        kind=FailureKind.SYSTEM,
+        reason=Reason.RESULT_LOST,
+        message=f"the result of {attempt.spec.function} was lost with its process: {cause}",
+        retryable=True,
+    )
+
+
+def no_runner(attempt: Attempt, cause: str) -> Failure:
+    """Runner processes do not even start."""
+    return Failure(
+        kind=FailureKind.SYSTEM,
+        reason=Reason.RUNNER_UNAVAILABLE,
+        message=f"{attempt.spec.function} was not started: runner processes do not start on this worker ({cause})",
+        retryable=True,
+    )
+
+
+def not_fetched(parameter: str, cause: str, *, retryable: bool) -> Failure:
+    """An argument by reference could not be read."""
+    return Failure(
+        kind=FailureKind.TRANSIENT if retryable else FailureKind.PERMANENT,
+        reason=Reason.ARGUMENT_UNAVAILABLE,
+        message=f"the value of argument {parameter!r} could not be read: {cause}",
+        retryable=retryable,
+    )
+
+
+def not_stored(size_bytes: int, cause: str, *, retryable: bool) -> Failure:
+    """A large result could not be stored."""
+    return Failure(
+        kind=FailureKind.TRANSIENT if retryable else FailureKind.PERMANENT,
+        reason=Reason.RESULT_NOT_STORED,
+        message=f"the result of {size_bytes:,} bytes could not be stored: {cause}",
+        retryable=retryable,
+    )

@@ -1,0 +1,88 @@
+"""All that the core can ask of the world around it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nodeflow_worker.domain.values import Attempt, Stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spawn:
+    """Start a runner process, after a delay if earlier ones would not start."""
+
+    runner: int
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """Hand tasks to a runner. Its first feed binds it to the directory that its functions come from."""
+
+    runner: int
+    directory: str
+    attempts: Sequence[Attempt]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopTask:
+    """Stop a task of a runner: never start it if it has not, else ask it, and kill the runner after the grace time."""
+
+    runner: int
+    sequence: int
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retire:
+    """Let an idle runner exit."""
+
+    runner: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    """Kill a runner now."""
+
+    runner: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """Fetch the arguments that an attempt has by reference."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    """Store a large result as an artifact."""
+
+    attempt: Attempt
+    value: Stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Tell what became of attempts."""
+
+    started: Sequence[Attempt] = field(default=())
+    results: Sequence[Attempt] = field(default=())
+    refused: Sequence[Attempt] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportHeld:
+    """Tell all that is held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TellBid:
+    """Send a heartbeat soon: the bid, or whether the worker drains, has changed much."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """Say goodbye: drained, and nothing is held."""
+
+
+Instruction = Spawn | Feed | StopTask | Retire | Kill | Fetch | Save | Report | ReportHeld | TellBid | Leave

@@ -1,0 +1,227 @@
+"""Which runner executes what: the waiting attempts, the runners, and what each was fed.
+
+Owns feeding, binding of runners to directories, and the blame when a runner dies. Must not know leases or reports.
+A runner executes its tasks one after the other; they are counted per runner from 1 (the *sequence*).
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from nodeflow_worker.domain.instructions import Feed, Instruction, Kill, Retire, Spawn, StopTask
+from nodeflow_worker.domain.pace import UNKNOWN
+from nodeflow_worker.domain.values import Attempt, State, Stop
+
+FEED_S: Final = 0.005
+"""How much work a runner holds at most; more than one task only of functions known to be quick."""
+FEED_LIMIT: Final = 256
+"""How many tasks go out in one feed at most."""
+SHARE_S: Final = 0.0005
+"""Less work than this is not worth being spread over idle runners."""
+MAX_FAILED_STARTS: Final = 5
+RESTART_DELAY_S: Final = 0.2
+
+
+class Runner:
+    """A runner process as the pool sees it."""
+
+    __slots__ = ("directory", "done", "idle_since", "load_s", "number", "queue", "ready", "retiring")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.directory: str | None = None
+        self.ready = False
+        self.retiring = False
+        self.queue: deque[Attempt] = deque()
+        self.done = 0
+        self.load_s = 0.0
+        self.idle_since = 0.0
+
+    def at(self, sequence: int) -> Attempt | None:
+        """Return the task with this number, if it has not ended."""
+        place = sequence - self.done - 1
+        return self.queue[place] if 0 <= place < len(self.queue) else None
+
+    def took(self, count: int) -> None:
+        """Note that the next `count` tasks have ended; they are off the queue already."""
+        left = len(self.queue)
+        self.done += count
+        self.load_s = self.load_s * left / (left + count) if left else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """What a dead runner leaves.
+
+    Tasks that it had ended without telling (`lost`), the one that it died in (`blamed`), and those that were to be
+    stopped before it began them (`stopped`).
+    """
+
+    lost: Sequence[Attempt] = ()
+    blamed: Attempt | None = None
+    stopped: Sequence[Attempt] = ()
+
+
+class Pool:
+    """The runners of a worker and the attempts that wait for them, by directory, each first come, first served."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._runners: dict[int, Runner] = {}
+        self._waiting: dict[str, deque[Attempt]] = {}
+        self._last_number = 0
+        self._failed_starts = 0
+
+    def start(self) -> list[Instruction]:
+        """Spawn a runner for each slot that has none."""
+        spawns: list[Instruction] = []
+        delay_s = RESTART_DELAY_S * self._failed_starts
+        while len(self._runners) < self._slots:
+            self._last_number += 1
+            self._runners[self._last_number] = Runner(self._last_number)
+            spawns.append(Spawn(runner=self._last_number, delay_s=delay_s))
+        return spawns
+
+    def runner(self, number: int) -> Runner | None:
+        """Return a runner that has not died."""
+        return self._runners.get(number)
+
+    def enqueue(self, attempts: Iterable[Attempt]) -> None:
+        """Put attempts at the end of the line; `dispatch` feeds them."""
+        waiting = self._waiting
+        for attempt in attempts:
+            attempt.state = State.WAITING
+            line = waiting.get(attempt.spec.directory)
+            if line is None:
+                line = waiting[attempt.spec.directory] = deque()
+            line.append(attempt)
+
+    def ready(self, number: int) -> None:
+        """Note that a runner can be fed."""
+        runner = self._runners.get(number)
+        if runner is not None:
+            runner.ready = True
+            self._failed_starts = 0
+
+    def stop(self, attempt: Attempt, grace_s: float) -> list[Instruction]:
+        """Stop a fed attempt; its runner will tell how it ended."""
+        runner = self._runners.get(attempt.runner)
+        if runner is None or attempt not in runner.queue:
+            return []
+        sequence = runner.done + 1 + runner.queue.index(attempt)
+        return [StopTask(runner=runner.number, sequence=sequence, grace_s=grace_s)]
+
+    def abandon(self) -> list[Instruction]:
+        """Forget what waits, and kill every runner that was fed."""
+        self._waiting.clear()
+        return [Kill(runner=each.number) for each in self._runners.values() if each.queue]
+
+    def died(self, number: int, last_started: int) -> Remains:
+        """Remove a dead runner and sort what it was fed; what it had not started waits again, first in line."""
+        runner = self._runners.pop(number, None)
+        if runner is None:
+            return Remains()
+        if not runner.ready:
+            self._failed_starts += 1
+        begun = [runner.queue.popleft() for _ in range(min(last_started - runner.done, len(runner.queue)))]
+        unstarted = [each for each in runner.queue if each.state is State.FED and each.stop is Stop.NONE]
+        if unstarted:
+            line = self._waiting.setdefault(unstarted[0].spec.directory, deque())
+            for attempt in reversed(unstarted):
+                attempt.state = State.WAITING
+                line.appendleft(attempt)
+        return Remains(
+            lost=begun[:-1],
+            blamed=begun[-1] if begun else None,
+            stopped=[each for each in runner.queue if each.state is State.FED],
+        )
+
+    def give_up(self) -> list[Attempt]:
+        """Return all that waits, and forget it, once runner processes do not start at all; otherwise nothing."""
+        if self._failed_starts < MAX_FAILED_STARTS or any(each.ready for each in self._runners.values()):
+            return []
+        given_up = [each for line in self._waiting.values() for each in line if each.state is State.WAITING]
+        self._waiting.clear()
+        return given_up
+
+    def dispatch(self, now: float) -> list[Instruction]:
+        """Feed whoever can take more, and make room for directories that no runner is bound to."""
+        if not self._waiting:
+            return []
+        orders: list[Instruction] = []
+        starved = self._starved()
+        for directory in list(self._waiting):
+            line = self._waiting[directory]
+            orders += self._feed(directory, line, now, starved - {directory})
+            if not line:
+                del self._waiting[directory]
+            elif directory in starved:
+                orders += self._make_room(directory, len(line))
+        return orders
+
+    def _starved(self) -> set[str]:
+        if len(self._waiting) == 1 and all(each.directory in self._waiting for each in self._runners.values()):
+            return set()
+        return self._waiting.keys() - {each.directory for each in self._runners.values() if not each.retiring}
+
+    def _feed(self, directory: str, line: deque[Attempt], now: float, starved: set[str]) -> list[Instruction]:
+        free = [each for each in self._runners.values() if self._can_take(each, directory, starved)]
+        # Those bound already come first: an unbound one may be needed for another directory.
+        free.sort(key=lambda each: (each.directory is None, bool(each.queue)))
+        orders: list[Instruction] = []
+        for place, runner in enumerate(free):
+            if not line:
+                break
+            batch = _take(runner, line, -(-len(line) // (len(free) - place)))
+            if batch:
+                runner.directory = directory
+                runner.idle_since = now
+                orders.append(Feed(runner=runner.number, directory=directory, attempts=batch))
+        return orders
+
+    @staticmethod
+    def _can_take(runner: Runner, directory: str, starved: set[str]) -> bool:
+        if not runner.ready or runner.retiring or runner.directory not in (directory, None):
+            return False
+        # A runner that is topped up never gets idle, and so never becomes that of another directory.
+        return not runner.queue or (runner.load_s < FEED_S / 2 and not starved)
+
+    def _make_room(self, directory: str, wanted: int) -> list[Instruction]:
+        """Retire idle runners of other directories, the longest idle first; the ones that replace them are unbound."""
+        runners = self._runners.values()
+        wanted -= sum(each.directory in (directory, None) or each.retiring for each in runners)
+        idle = [
+            each
+            for each in runners
+            if not each.queue and each.ready and not each.retiring and each.directory not in (directory, None)
+        ]
+        idle.sort(key=lambda each: each.idle_since)
+        for each in idle[: max(wanted, 0)]:
+            each.retiring = True
+        return [Retire(runner=each.number) for each in idle[: max(wanted, 0)]]
+
+
+def _take(runner: Runner, line: deque[Attempt], share: int) -> list[Attempt]:
+    """Move from the line to the runner what it should hold: one task, or as many quick ones as make up FEED_S."""
+    batch: list[Attempt] = []
+    cost_s = runner.load_s
+    occupied = bool(runner.queue)
+    while line and len(batch) < FEED_LIMIT:
+        attempt = line[0]
+        if attempt.state is not State.WAITING:  # ended while it waited
+            line.popleft()
+            continue
+        duration_s = attempt.pace.duration_s
+        if (occupied or batch) and cost_s + duration_s > FEED_S:
+            break
+        if len(batch) >= share and cost_s > SHARE_S:
+            break
+        line.popleft()
+        attempt.state = State.FED
+        attempt.runner = runner.number
+        batch.append(attempt)
+        cost_s += duration_s
+    runner.queue.extend(batch)
+    runner.load_s = cost_s if cost_s != UNKNOWN else FEED_S
+    return batch

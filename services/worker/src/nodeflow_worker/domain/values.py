@@ -1,0 +1,168 @@
+"""What the core handles: tasks, attempts and their outcomes.
+
+Owns the vocabulary only. Knows nothing of the wire, of runner processes or of time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum, StrEnum
+from typing import Final
+
+from nodeflow_worker.domain.pace import Pace
+
+INLINE_LIMIT_BYTES: Final = 64 * 1024
+"""Results up to this size travel inline; larger ones become artifacts."""
+
+JSON: Final = "application/json"
+OCTETS: Final = "application/octet-stream"
+MANIFEST: Final = "application/vnd.nodeflow.manifest+json"
+
+
+class FailureKind(IntEnum):
+    """Whose fault a failure is; the numbers are those of the wire."""
+
+    TRANSIENT = 1
+    PERMANENT = 2
+    SYSTEM = 3
+    USER = 4
+
+
+class Reason(StrEnum):
+    """Every failure that the worker itself gives a name."""
+
+    FUNCTION_RAISED = "FUNCTION_RAISED"
+    FUNCTION_NOT_FOUND = "FUNCTION_NOT_FOUND"
+    ARGUMENTS_MISMATCH = "ARGUMENTS_MISMATCH"
+    NOT_SERIALIZABLE = "NOT_SERIALIZABLE"
+    RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
+    RESULT_LOST = "RESULT_LOST"
+    RESULT_NOT_STORED = "RESULT_NOT_STORED"
+    RUNNER_EXITED = "RUNNER_EXITED"
+    RUNNER_LOST = "RUNNER_LOST"
+    RUNNER_UNAVAILABLE = "RUNNER_UNAVAILABLE"
+    ATTEMPT_TIMEOUT = "ATTEMPT_TIMEOUT"
+    ARGUMENT_UNAVAILABLE = "ARGUMENT_UNAVAILABLE"
+    EXECUTOR_UNKNOWN = "EXECUTOR_UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an attempt failed, as it is told to people."""
+
+    kind: FailureKind
+    reason: str
+    message: str
+    retryable: bool
+    error_type: str = ""
+    traceback: str = ""
+    cause: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A value that is not inline JSON: bytes of another type (`data`), or an artifact (`digest`, `size_bytes`)."""
+
+    content_type: str = JSON
+    data: bytes = b""
+    digest: str = ""
+    size_bytes: int = 0
+
+
+class Ending(Enum):
+    """Ends of a task without a value or a failure."""
+
+    CANCELLED = "cancelled"
+    """Reported: it was stopped on request."""
+    SKIPPED = "skipped"
+    """From a runner: it did not start the task, as it was told."""
+    STOPPED = "stopped"
+    """From a runner: it stopped the task, as it was told, and then exits."""
+
+
+Outcome = bytes | Stored | Failure | Ending
+"""How an attempt ended; plain bytes are inline JSON, which nearly all are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """How tasks of one node are executed. `function` is `module:callable`; an empty one is refused by the runner."""
+
+    tenant: str
+    workflow: str = ""
+    node: str = ""
+    function: str
+    directory: str = ""
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """An argument whose value is elsewhere (`value.digest`), or inline in another format than JSON."""
+
+    parameter: str
+    value: Stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extra:
+    """An argument that came by reference, with its bytes. `parts` are the artifacts in a manifest, by digest."""
+
+    parameter: str
+    content_type: str
+    data: bytes
+    parts: tuple[tuple[str, bytes], ...] = ()
+
+
+class State(IntEnum):
+    """Where an attempt is. ENDED ones are forgotten: whatever still comes for them changes nothing."""
+
+    PREPARING = 0
+    WAITING = 1
+    FED = 2
+    STORING = 3
+    FINISHED = 4
+    ENDED = 5
+
+
+class Stop(IntEnum):
+    """Why an attempt was told to stop."""
+
+    NONE = 0
+    CANCEL = 1
+    TIMEOUT = 2
+
+
+_UNMEASURED: Final = Pace()
+
+Key = tuple[str, int, int]
+"""execution_id, task_number, attempt_number."""
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One attempt, from its assignment until its result is acknowledged. Mutable: it is the hot path's only object."""
+
+    execution_id: str
+    task_number: int
+    attempt_number: int
+    shard: int
+    fencing_token: int
+    spec: TaskSpec
+    arguments: bytes
+    references: tuple[Reference, ...] = ()
+    extras: tuple[Extra, ...] = ()
+    state: State = State.WAITING
+    stop: Stop = Stop.NONE
+    runner: int = 0
+    outcome: Outcome | None = None
+    result_id: int = 0
+    pace: Pace = _UNMEASURED
+    """Of its function; set when the attempt is taken."""
+    older: Attempt | None = None
+    """An earlier attempt of the same task that is still held."""
+
+    @property
+    def key(self) -> Key:
+        """What names the attempt."""
+        return (self.execution_id, self.task_number, self.attempt_number)

@@ -1,0 +1,242 @@
+"""The worker's imperative shell: carries events to the core, and its instructions out.
+
+Owns the life of the Connect stream and the timers of heartbeat and lease. Decides nothing about attempts.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Final, assert_never
+
+from nodeflow_shared.clock import Clock
+from nodeflow_shared.errors import IllegalState, InvalidInput, StaleLease, StartupError, Unavailable
+from nodeflow_shared.logs import get_log
+from nodeflow_shared.retry import Backoff, keep_connected
+from nodeflow_worker.domain import events
+from nodeflow_worker.domain import instructions as do
+from nodeflow_worker.domain.agent import Agent
+from nodeflow_worker.domain.lease import NEVER
+from nodeflow_worker.outbound import Outbound, Waiting
+from nodeflow_worker.ports import Artifacts, Beat, Held, Hello, Incoming, Manager, Runners, Sessions
+from nodeflow_worker.transfers import Transfers
+
+BEAT_SPACING_S: Final = 0.05
+"""The least time between two heartbeats: a bid that changes quickly is told at most that often."""
+WELCOME_TIMEOUT_S: Final = 10.0
+
+_log = get_log()
+
+
+class Driver:
+    """One worker: its core, and the world that the core's instructions go to. `ready` is set while it is connected."""
+
+    def __init__(
+        self,
+        *,
+        agent: Agent,
+        runners: Runners,
+        manager: Manager,
+        artifacts: Artifacts,
+        sessions: Sessions,
+        clock: Clock,
+        ready: asyncio.Event,
+    ) -> None:
+        self._agent = agent
+        self._runners = runners
+        self._manager = manager
+        self._sessions = sessions
+        self._clock = clock
+        self._ready = ready
+        self._transfers = Transfers(artifacts, clock, self.handle)
+        self._waiting = Waiting(self._make_held, self._make_beat)
+        self._outbound: Outbound | None = None
+        self._session = ""
+        self._session_over = False
+        self._left = asyncio.Event()
+        self._timers = _Timers(self._on_beat_due, self._on_lease_due)
+        self._beat = 0
+        self._beat_at = 0.0
+        self._beat_interval_s = 0.0
+
+    async def run(self) -> None:
+        """Work until drained and gone from the worker-manager."""
+        self._runners.listen(self.handle)
+        self._session = self._sessions.begin()
+        backoff = Backoff()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._transfers.use(group)
+                self.handle(events.Started())
+                life = keep_connected("worker-manager", lambda: self._connect(backoff), backoff=backoff)
+                connection = group.create_task(life, name="worker.connection")
+                await self._left.wait()
+                connection.cancel()
+                self._transfers.cancel()
+        finally:
+            self._timers.cancel()
+
+    def drain(self) -> None:
+        """Finish what is held, take nothing new, and leave."""
+        self.handle(events.DrainRequested())
+
+    def handle(self, event: events.Event) -> None:
+        """Take in one event, and carry out what the core answers."""
+        for order in self._agent.handle(event, self._clock.monotonic()):
+            self._carry_out(order)
+
+    def _carry_out(self, order: do.Instruction) -> None:
+        match order:
+            case do.Feed():
+                self._runners.feed(order.runner, order.directory, order.attempts)
+            case do.Report():
+                self._waiting.add(order.started, order.results, order.refused)
+                self._wake()
+            case do.Spawn():
+                self._runners.spawn(order.runner, order.delay_s)
+            case do.StopTask():
+                self._runners.stop_task(order.runner, order.sequence, order.grace_s)
+            case do.Retire():
+                self._runners.retire(order.runner)
+            case do.Kill():
+                self._runners.kill(order.runner)
+            case do.Fetch():
+                self._transfers.fetch(order.attempt)
+            case do.Save():
+                self._transfers.save(order.attempt, order.value)
+            case do.ReportHeld():
+                self._waiting.held = True
+                self._wake()
+            case do.TellBid():
+                self._timers.beat_at(max(self._clock.monotonic(), self._beat_at + BEAT_SPACING_S))
+            case do.Leave():
+                self._waiting.goodbye = True
+                self._wake()
+            case _:
+                assert_never(order)
+
+    def _wake(self) -> None:
+        if self._outbound is not None:
+            self._outbound.wake()
+
+    # The stream.
+
+    async def _connect(self, backoff: Backoff) -> None:
+        """Live through one stream."""
+        if self._session_over or self._clock.monotonic() >= self._agent.lease.ends_at:
+            self._begin_session()
+        dead = self._sessions.dead()
+        bid = self._agent.bid
+        hello = Hello(session_id=self._session, replaced_session_ids=dead, slots=bid.slots, credits=bid.credits)
+        self._outbound = outbound = Outbound(hello, self._waiting)
+        hello_sent_at = self._clock.monotonic()
+        try:
+            async with (
+                asyncio.timeout(WELCOME_TIMEOUT_S) as self._patience,
+                aclosing(self._manager.connect(outbound)) as incoming,
+            ):
+                async for message in incoming:
+                    if isinstance(message, events.Welcomed):
+                        self._sessions.forget(dead)
+                        backoff.reset()
+                        self._welcome(message, hello_sent_at, outbound)
+                    else:
+                        self._on_message(message)
+        except TimeoutError:
+            raise Unavailable("the worker-manager fell silent", reason="SILENT") from None
+        except (IllegalState, StaleLease) as error:
+            _log.warning("session_refused", session_id=self._session, error=error.message)
+            self._session_over = True
+        except InvalidInput as error:
+            raise StartupError(f"the worker-manager refuses this worker: {error.message}") from error
+        finally:
+            self._ready.clear()
+            self._outbound = None
+            if outbound.ended:
+                self._sessions.end()
+                self._left.set()
+
+    def _begin_session(self) -> None:
+        over = self._session
+        self._session_over = False
+        self._session = self._sessions.begin()
+        _log.warning("session_lost", session_id=over, new_session_id=self._session)
+        self.handle(events.SessionBegun())
+
+    def _welcome(self, message: events.Welcomed, hello_sent_at: float, outbound: Outbound) -> None:
+        self._patience.reschedule(None)
+        self._beat_interval_s = message.heartbeat_interval_s
+        self._waiting.clear_updates()
+        self.handle(replace(message, hello_sent_at=hello_sent_at))
+        self._timers.lease_at(self._agent.lease.stops_at)
+        outbound.open()
+        self._ready.set()
+
+    def _on_message(self, message: Incoming) -> None:
+        self.handle(message)
+        if isinstance(message, events.BeatAnswered):
+            self._timers.lease_at(self._agent.lease.stops_at)
+
+    def _make_held(self) -> Held:
+        live, unacknowledged = self._agent.held()
+        return Held(live=live, unacknowledged=unacknowledged)
+
+    # Heartbeat and lease.
+
+    def _make_beat(self) -> Beat:
+        self._beat += 1
+        self._beat_at = self._clock.monotonic()
+        self.handle(events.BeatSent(beat=self._beat))
+        self._timers.beat_at(self._beat_at + self._beat_interval_s)
+        bid = self._agent.bid
+        return Beat(beat=self._beat, slots=bid.slots, credits=bid.credits, draining=self._agent.draining)
+
+    def _on_beat_due(self) -> None:
+        self._waiting.beat = True
+        self._wake()
+
+    def _on_lease_due(self) -> None:
+        if self._clock.monotonic() < self._agent.lease.stops_at:
+            self._timers.lease_at(self._agent.lease.stops_at)
+            return
+        _log.warning("lease_ending", session_id=self._session)
+        self.handle(events.LeaseEnding())
+        if self._outbound is not None:
+            self._patience.reschedule(self._clock.monotonic())
+
+
+class _Timers:
+    """When the next heartbeat and the lease's end are due, on the loop's clock."""
+
+    def __init__(self, on_beat: Callable[[], None], on_lease: Callable[[], None]) -> None:
+        self._on_beat = on_beat
+        self._on_lease = on_lease
+        self._beat: asyncio.TimerHandle | None = None
+        self._lease: asyncio.TimerHandle | None = None
+
+    def beat_at(self, when: float) -> None:
+        """Have a heartbeat then, or at the time that was set, whichever comes first."""
+        if self._beat is not None and not self._beat.cancelled():
+            if self._beat.when() <= when:
+                return
+            self._beat.cancel()
+        self._beat = asyncio.get_running_loop().call_at(when, self._fire_beat)
+
+    def lease_at(self, when: float) -> None:
+        """Look at the lease then. A timer that is set fires earlier and looks again: heartbeats do not move it."""
+        if self._lease is None and when != NEVER:
+            self._lease = asyncio.get_running_loop().call_at(when, self._fire_lease)
+
+    def cancel(self) -> None:
+        """Stop all timers."""
+        for timer in (self._beat, self._lease):
+            if timer is not None:
+                timer.cancel()
+
+    def _fire_beat(self) -> None:
+        self._beat = None
+        self._on_beat()
+
+    def _fire_lease(self) -> None:
+        self._lease = None
+        self._on_lease()

@@ -1,0 +1,145 @@
+"""What the driver needs from outside: runners, artifacts, the worker-manager, and the locks of sessions.
+
+Owns the interfaces and the messages in the domain's terms. Must not know processes, gRPC or files.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from nodeflow_worker.domain.events import (
+    Acknowledged,
+    Assigned,
+    BeatAnswered,
+    CancelRequested,
+    DrainRequested,
+    HeldRequested,
+    RunnerEvent,
+    Welcomed,
+)
+from nodeflow_worker.domain.values import Attempt, Stored
+
+
+class Runners(Protocol):
+    """Runner processes, by number. Events are told later, from the loop: never from within a call.
+
+    Each runner executes what it is fed in order; its tasks are numbered from 1.
+    """
+
+    def listen(self, tell: Callable[[RunnerEvent], None]) -> None:
+        """Have all events told; called once, first."""
+        ...
+
+    def spawn(self, runner: int, delay_s: float) -> None:
+        """Start a runner after a delay; RunnerReady or RunnerDied follows."""
+        ...
+
+    def feed(self, runner: int, directory: str, attempts: Sequence[Attempt]) -> None:
+        """Hand over tasks; the first directory holds for the runner's life. RunnerResults or RunnerDied follows."""
+        ...
+
+    def stop_task(self, runner: int, sequence: int, grace_s: float) -> None:
+        """Stop a task: TaskSkipped if it had not begun; else a result or RunnerDied after the grace time at most."""
+        ...
+
+    def retire(self, runner: int) -> None:
+        """Let an idle runner exit; RunnerDied follows."""
+        ...
+
+    def kill(self, runner: int) -> None:
+        """Kill a runner; RunnerDied follows."""
+        ...
+
+    async def close(self) -> None:
+        """Kill all runners and wait until they are gone; nothing is told any more."""
+        ...
+
+
+class Artifacts(Protocol):
+    """Large values. Both raise NodeflowError."""
+
+    async def download(self, tenant: str, digest: str) -> bytes:
+        """Return the bytes of an artifact."""
+        ...
+
+    async def upload(self, tenant: str, value: Stored) -> Stored:
+        """Store the bytes of a value and return the value as a reference."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The first message of a connection."""
+
+    session_id: str
+    replaced_session_ids: Sequence[str]
+    slots: int
+    credits: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """All that the session holds."""
+
+    live: Sequence[Attempt]
+    unacknowledged: Sequence[Attempt]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """A heartbeat."""
+
+    beat: int
+    slots: int
+    credits: int
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Updates:
+    """What became of attempts."""
+
+    started: Sequence[Attempt]
+    results: Sequence[Attempt]
+    refused: Sequence[Attempt]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goodbye:
+    """The last message of a session."""
+
+
+Outgoing = Hello | Held | Beat | Updates | Goodbye
+Incoming = Welcomed | BeatAnswered | Assigned | Acknowledged | CancelRequested | HeldRequested | DrainRequested
+
+
+class Manager(Protocol):
+    """The worker-manager."""
+
+    def connect(self, outgoing: AsyncIterator[Outgoing]) -> AsyncGenerator[Incoming]:
+        """Open the stream; raises NodeflowError: Unavailable when it breaks, IllegalState when the session is over."""
+        ...
+
+
+class Sessions(Protocol):
+    """Session ids, each locked for as long as this process lives, so that a successor knows which ones are dead."""
+
+    def begin(self) -> str:
+        """Draw and lock the id of a new session; the one before it counts as dead from then on."""
+        ...
+
+    def dead(self) -> Sequence[str]:
+        """Return the ids of sessions of this worker that are certainly dead."""
+        ...
+
+    def forget(self, session_ids: Sequence[str]) -> None:
+        """Forget dead sessions that the worker-manager was told of."""
+        ...
+
+    def end(self) -> None:
+        """The session was ended in order: nobody needs to hear of it."""
+        ...
+
+    def close(self) -> None:
+        """Release the locks."""
+        ...

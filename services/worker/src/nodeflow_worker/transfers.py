@@ -1,0 +1,116 @@
+"""Arguments fetched and large results stored, beside the main stream.
+
+Owns retries and the bound on transfers at once. Decides nothing about attempts: it tells the core how a transfer ended.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from nodeflow_shared.clock import Clock
+from nodeflow_shared.errors import DeadlineExceeded, NodeflowError, Overloaded, Unavailable
+from nodeflow_shared.retry import reconnect_delays
+from nodeflow_worker.domain import failures
+from nodeflow_worker.domain.events import Prepared, Saved, TransferFailed
+from nodeflow_worker.domain.values import JSON, MANIFEST, Attempt, Extra, Reference, State, Stored
+from nodeflow_worker.ports import Artifacts
+
+MAX_AT_ONCE: Final = 8
+RETRY_FOR_S: Final = 60.0
+"""How long a transfer is tried while its attempt is held."""
+
+T = TypeVar("T")
+
+
+class Transfers:
+    """Runs transfers as tasks of the driver's group."""
+
+    def __init__(
+        self, artifacts: Artifacts, clock: Clock, tell: Callable[[Prepared | Saved | TransferFailed], None]
+    ) -> None:
+        self._artifacts = artifacts
+        self._clock = clock
+        self._tell = tell
+        self._turns = asyncio.Semaphore(MAX_AT_ONCE)
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def use(self, group: asyncio.TaskGroup) -> None:
+        """Run in this group from now on."""
+        self._group = group
+
+    def cancel(self) -> None:
+        """Stop all transfers."""
+        for task in self._tasks:
+            task.cancel()
+
+    def fetch(self, attempt: Attempt) -> None:
+        """Fetch an attempt's arguments; Prepared or TransferFailed follows."""
+        self._begin(self._fetch(attempt), f"worker.fetch.{attempt.execution_id}.{attempt.task_number}")
+
+    def save(self, attempt: Attempt, value: Stored) -> None:
+        """Store an attempt's result; Saved or TransferFailed follows."""
+        self._begin(self._save(attempt, value), f"worker.save.{attempt.execution_id}.{attempt.task_number}")
+
+    def _begin(self, work: Awaitable[None], name: str) -> None:
+        assert self._group is not None
+        task = self._group.create_task(_run(work), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _fetch(self, attempt: Attempt) -> None:
+        extras = []
+        for reference in attempt.references:
+            try:
+                extras.append(await self._extra(attempt, reference))
+            except (NodeflowError, ValueError, KeyError, TypeError) as error:
+                failure = failures.not_fetched(reference.parameter, str(error), retryable=_may_pass(error))
+                self._tell(TransferFailed(attempt=attempt, failure=failure))
+                return
+        self._tell(Prepared(attempt=attempt, extras=tuple(extras)))
+
+    async def _extra(self, attempt: Attempt, reference: Reference) -> Extra:
+        value = reference.value
+        data = await self._download(attempt, value.digest) if value.digest else value.data
+        parts: list[tuple[str, bytes]] = []
+        if value.content_type == MANIFEST and b'"artifact"' in data:
+            digests = {item["artifact"]["digest"] for item in json.loads(data) if "artifact" in item}
+            parts = [(digest, await self._download(attempt, digest)) for digest in sorted(digests)]
+        return Extra(
+            parameter=reference.parameter, content_type=value.content_type or JSON, data=data, parts=tuple(parts)
+        )
+
+    async def _download(self, attempt: Attempt, digest: str) -> bytes:
+        return await self._persist(attempt, lambda: self._artifacts.download(attempt.spec.tenant, digest))
+
+    async def _save(self, attempt: Attempt, value: Stored) -> None:
+        try:
+            stored = await self._persist(attempt, lambda: self._artifacts.upload(attempt.spec.tenant, value))
+        except NodeflowError as error:
+            failure = failures.not_stored(len(value.data), error.message, retryable=_may_pass(error))
+            self._tell(TransferFailed(attempt=attempt, failure=failure))
+        else:
+            self._tell(Saved(attempt=attempt, value=stored))
+
+    async def _persist(self, attempt: Attempt, transfer: Callable[[], Awaitable[T]]) -> T:
+        """Try until it succeeds, fails for good, takes too long, or nobody wants it any more."""
+        gives_up_at = self._clock.monotonic() + RETRY_FOR_S
+        for delay_s in reconnect_delays():
+            try:
+                async with self._turns:
+                    return await transfer()
+            except NodeflowError as error:
+                wanted = attempt.state in (State.PREPARING, State.STORING)
+                if not _may_pass(error) or not wanted or self._clock.monotonic() + delay_s > gives_up_at:
+                    raise
+                await asyncio.sleep(delay_s)
+        raise AssertionError("delays have no end")
+
+
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, Unavailable | DeadlineExceeded | Overloaded)
+
+
+async def _run(work: Awaitable[None]) -> None:
+    await work
