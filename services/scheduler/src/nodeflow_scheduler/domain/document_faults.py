@@ -80,14 +80,17 @@ class FaultList:
 
     def raise_if_any(self) -> None:
         """Raise DocumentFaults if anything has been noted."""
-        if not self._found:
-            return
+        if self._found:
+            raise self.error()
+
+    def error(self) -> DocumentFaults:
+        """All that has been noted, which must not be nothing."""
         faults = [
             Fault(path=spelled(path), description=description, hint=hint, line=line or self.line_of(path))
             for (path, description), (hint, line) in self._found.items()
         ]
         faults.sort(key=lambda fault: fault.line or 0)
-        raise DocumentFaults(faults, left_out=self._left_out)
+        return DocumentFaults(faults, left_out=self._left_out)
 
 
 def spelled(path: Path) -> str:

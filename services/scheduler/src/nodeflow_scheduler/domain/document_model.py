@@ -19,8 +19,8 @@ from pydantic import (
     GetJsonSchemaHandler,
     model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, WithJsonSchema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from nodeflow_scheduler.domain.durations import PATTERN, parse_duration
 from nodeflow_scheduler.domain.workflow import FailurePolicy
@@ -150,10 +150,11 @@ class NodeModel(DocumentModel):
         default={}, alias="with", description="The function's arguments by parameter; `${…}` holds a CEL expression."
     )
     needs: list[str] = Field(default=[], description="Nodes that must complete first, besides those in expressions.")
-    when: bool | str | None = Field(
+    when: UserValue = Field(
         default=None,
         description="A condition in CEL; the node is skipped when it is false.",
         examples=["size(inputs.paths) > 0"],
+        json_schema_extra={"type": ["boolean", "string"]},
     )
     retry: RetryModel = RetryModel(attempts=1)
     timeout: Timeout | None = Field(default=None, description="How long one try may take.")
@@ -170,7 +171,7 @@ class HeaderModel(DocumentModel):
     timeout: Timeout | None = Field(default=None, description="How long an execution may take.")
     on_failure: Annotated[FailurePolicy, Field(strict=False)] = Field(
         default=FailurePolicy.CANCEL_DEPENDENTS,
-        description="What the failure of a node does: cancel what depends on it, cancel everything, or go on without it.",
+        description="When a node fails: cancel what depends on it, cancel everything, or go on without it.",
     )
 
 
@@ -195,14 +196,23 @@ class WorkflowModel(HeaderModel):
     outputs: dict[Name, UserValue] = Field(default={}, description="What the execution gives, by name.")
 
 
+class _SchemaForEditors(GenerateJsonSchema):
+    """Without what editors show as noise: titles made of names, nulls for what may be left out, compiled defaults."""
+
+    def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002 -- the base class names it
+        return False
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+
 def document_schema() -> Mapping[str, object]:
     """The JSON Schema of documents, for editors."""
-    schema = WorkflowModel.model_json_schema(by_alias=True)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Node Flow workflow",
-        **{key: value for key, value in schema.items() if key != "title"},
-    }
+    schema = WorkflowModel.model_json_schema(by_alias=True, schema_generator=_SchemaForEditors)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Node Flow workflow"}
 
 
 def fields_of(model: type[BaseModel]) -> list[str]:

@@ -249,12 +249,12 @@ class _Template:
         except ValueError as error:
             self._syntax(text, str(error))
             return _NOTHING
-        bound = bound_names(line, MACROS)
-        self._unknown(text, program, bound)
         known = [source for source in sources if source is not None]
-        uses = _uses(known)
         if len(known) < len(found):
             return _NOTHING
+        bound = bound_names(line, MACROS)
+        self._unknown(text, program, bound)
+        uses = _uses(known)
         places = {use.place: position for position, use in enumerate(uses)}
         reads = {
             access.first: places.get(source.place, places.get(source.place[:1], 0))
@@ -274,7 +274,13 @@ class _Template:
         if match is None:
             self.faults.add(self.path, f"{shown!r} is not a CEL expression")
             return
-        problem = match[3].partition(" expecting {")[0].strip().replace("'<EOF>'", "the end")
+        problem = (
+            match[3]
+            .partition(" expecting {")[0]
+            .strip()
+            .replace("'<EOF>'", "the end")
+            .replace("mismatched input", "unexpected")
+        )
         place = f"column {match[2]}" if match[1] == "1" else f"line {match[1]}, column {match[2]}"
         words = {token.text for token in tokens(text)}
         hint = "write &&, || and ! for and, or and not" if words & {"and", "or", "not"} else ""

@@ -1,0 +1,226 @@
+"""From a workflow document to a workflow: everything that can be wrong with it is found here, all at once.
+
+Owns what spans fields and nodes: references, dependencies, cycles, the revision. `yaml_source` reads the text,
+`document_model` knows the fields, `templates` the expressions, `inputs` the schemas.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from nodeflow_scheduler.domain import yaml_source
+from nodeflow_scheduler.domain.document_faults import FaultList, Path, meant, short
+from nodeflow_scheduler.domain.document_graph import cycles_of, graph_of
+from nodeflow_scheduler.domain.document_model import (
+    API_VERSION,
+    KIND,
+    NAME_HINT,
+    NAME_PATTERN,
+    NODES_LIMIT,
+    HeaderModel,
+    NodeModel,
+    RetryModel,
+)
+from nodeflow_scheduler.domain.document_shape import fitted
+from nodeflow_scheduler.domain.expressions import Arguments, Constant, Expression, Interpolation
+from nodeflow_scheduler.domain.inputs import InputsChecker, Schema, schema_problems
+from nodeflow_scheduler.domain.json_text import JsonValue, kind
+from nodeflow_scheduler.domain.templates import Names, compile_condition, compile_value
+from nodeflow_scheduler.domain.workflow import Backoff, NodeSpec, RetryPolicy, Workflow
+
+_SECTIONS: Final = ("inputs", "nodes", "outputs")
+_NODE_STAND_IN: Final[Mapping[str, JsonValue]] = {"function": "unknown:unknown"}
+_HEADER_STAND_IN: Final[Mapping[str, JsonValue]] = {"apiVersion": API_VERSION, "kind": KIND, "name": "unknown"}
+_DEFAULT_LONGEST_MS: Final = 60_000
+
+
+def compile_document(source: bytes, content_type: str, directory: str) -> Workflow:
+    """The workflow that a document describes; raises DocumentFaults with all that is wrong with it.
+
+    `content_type` is that of YAML or JSON, or empty for either; functions are imported from `directory`.
+    """
+    read = yaml_source.read(source, content_type)
+    if not isinstance(read.value, dict):
+        hint = "start with: apiVersion: nodeflow/v1"
+        read.faults.add((), f"a workflow document must be a mapping, not {kind(read.value)}", hint)
+        raise read.faults.error()
+    return _Compiler(document=read.value, directory=directory, faults=read.faults).compiled()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Compiler:
+    """Compiles one document. Parts that are wrong are noted and stood in for, so that the rest is judged too."""
+
+    document: dict[str, JsonValue]
+    directory: str
+    faults: FaultList
+    inputs: dict[str, JsonValue] = field(default_factory=dict)
+    outputs: dict[str, JsonValue] = field(default_factory=dict)
+    nodes: dict[str, JsonValue] = field(default_factory=dict)
+    indices: dict[str, int] = field(default_factory=dict)
+    models: dict[str, NodeModel] = field(default_factory=dict)
+
+    def compiled(self) -> Workflow:
+        head = {key: value for key, value in self.document.items() if key not in _SECTIONS}
+        header = fitted(HeaderModel, head, (), self.faults, stand_in=_HEADER_STAND_IN, also=_SECTIONS)
+        self.inputs, self.nodes, self.outputs = (self._section(name) for name in _SECTIONS)
+        self._bound_nodes()
+        self.indices = {name: index for index, name in enumerate(self.nodes)}
+        schemas = self._schemas()
+        specs = [self._node(name, raw) for name, raw in self.nodes.items()]
+        outputs = tuple((name, self._output(name, value)) for name, value in self.outputs.items())
+        graph = graph_of([frozenset(spec.dependencies) for spec in specs])
+        self._refuse_cycles(specs)
+        self.faults.raise_if_any()
+        return Workflow(
+            name=header.name,
+            revision=self._revision(header),
+            directory=self.directory,
+            nodes=tuple(specs),
+            successors=graph.successors,
+            dependency_counts=tuple(map(len, graph.dependencies)),
+            roots=graph.roots,
+            outputs=outputs,
+            inputs=InputsChecker(schemas),
+            on_failure=header.on_failure,
+            timeout_ms=header.timeout,
+        )
+
+    def _section(self, name: str) -> dict[str, JsonValue]:
+        value = self.document.get(name, {})
+        if not isinstance(value, dict):
+            what = {
+                "nodes": "each node",
+                "inputs": "the JSON Schema of each input",
+                "outputs": "the value of each output",
+            }
+            self.faults.add((name,), f"must be a mapping, not {kind(value)}", f"write {what[name]} under its name")
+            return {}
+        for key in value:
+            if not re.fullmatch(NAME_PATTERN, key):
+                self.faults.add((name, key), f"{short(key)!r} is not a name", NAME_HINT)
+        return value
+
+    def _bound_nodes(self) -> None:
+        if not self.nodes and isinstance(self.document.get("nodes", {}), dict):
+            where: Path = ("nodes",)
+            self.faults.add(where, "there are no nodes", "add one, such as: count: {function: my_module:count}")
+        if len(self.nodes) > NODES_LIMIT:
+            count = f"there are {len(self.nodes):,} nodes; at most {NODES_LIMIT:,} are allowed"
+            self.faults.add(("nodes",), count, "use `map` for many tasks of one kind")
+            self.faults.raise_if_any()
+
+    def _schemas(self) -> dict[str, Schema]:
+        schemas: dict[str, Schema] = {}
+        for name, schema in self.inputs.items():
+            problems = schema_problems(schema)
+            for problem in problems:
+                self.faults.add(("inputs", name, *problem.path), problem.description, problem.hint)
+            if not problems and isinstance(schema, dict):
+                schemas[name] = schema
+        return schemas
+
+    def _node(self, name: str, raw: JsonValue) -> NodeSpec:
+        place: Path = ("nodes", name)
+        model = self.models[name] = fitted(NodeModel, raw, place, self.faults, stand_in=_NODE_STAND_IN)
+        plain = Names(inputs=tuple(self.inputs), nodes=self.indices, own=name)
+        mapped = "map" in model.model_fields_set
+        per_item = Names(inputs=plain.inputs, nodes=self.indices, own=name, item=mapped)
+        arguments = Arguments(
+            {
+                parameter: compile_value(value, per_item, self.faults, (*place, "with", parameter))
+                for parameter, value in self._parameters(model, place).items()
+            }
+        )
+        items = self._map(model.map, plain, (*place, "map")) if mapped else None
+        when = None
+        if "when" in model.model_fields_set:
+            when = compile_condition(model.when, plain, self.faults, (*place, "when"))
+        read = [each.nodes for each in (arguments, items, when) if each is not None]
+        return NodeSpec(
+            name=name,
+            function=model.function,
+            dependencies=tuple(sorted(self._needed(name, model).union(*read))),
+            arguments=arguments,
+            map=items,
+            when=when,
+            retry=_retry_policy(model.retry),
+            timeout_ms=model.timeout,
+        )
+
+    def _parameters(self, model: NodeModel, place: Path) -> Mapping[str, JsonValue]:
+        for parameter in model.arguments:
+            if not parameter.isidentifier():
+                what = f"{short(parameter)!r} cannot be the name of a parameter"
+                self.faults.add((*place, "with", parameter), what, "use the names of the function's own parameters")
+        return model.arguments
+
+    def _map(self, value: JsonValue, names: Names, place: Path) -> Expression:
+        expression = compile_value(value, names, self.faults, place)
+        is_text = isinstance(value, str) and isinstance(expression, Constant | Interpolation)
+        if not is_text and isinstance(value, str | list):
+            return expression
+        if not isinstance(value, str):
+            self.faults.add(place, f"must be a list or an expression, not {kind(value)}", "such as ${inputs.paths}")
+        elif "${" not in value:
+            self.faults.add(place, "must be a list or an expression, not text", f"did you mean ${{{short(value)}}}?")
+        elif isinstance(expression, Interpolation):
+            self.faults.add(place, "must be one expression, not text around ${…}", "such as ${inputs.paths}")
+        return expression
+
+    def _needed(self, name: str, model: NodeModel) -> frozenset[int]:
+        needed = set()
+        for position, other in enumerate(model.needs):
+            place: Path = ("nodes", name, "needs", position)
+            if other == name:
+                self.faults.add(place, f"node {name!r} needs itself", "take it out")
+            elif other not in self.indices:
+                hint = meant(other, self.indices, "name a node of this document")
+                self.faults.add(place, f"there is no node {short(other)!r}", hint)
+            else:
+                needed.add(self.indices[other])
+        return frozenset(needed)
+
+    def _output(self, name: str, value: JsonValue) -> Expression:
+        names = Names(inputs=tuple(self.inputs), nodes=self.indices)
+        return compile_value(value, names, self.faults, ("outputs", name))
+
+    def _refuse_cycles(self, specs: list[NodeSpec]) -> None:
+        for cycle in cycles_of([frozenset(spec.dependencies) for spec in specs]):
+            names = [specs[node].name for node in cycle]
+            if len(names) > 12:
+                names = [*names[:6], "…", *names[-5:]]
+            hint = "take one of these references, or an entry of `needs`, out"
+            self.faults.add(
+                ("nodes", specs[cycle[0]].name), f"these nodes wait for each other: {' → '.join(names)}", hint
+            )
+
+    def _revision(self, header: HeaderModel) -> str:
+        """The digest of what the document means: the order of nodes counts, that of keys and all layout do not."""
+        nodes = [[name, self._meaning(self.models[name])] for name in self.nodes]
+        meaning = {
+            **header.model_dump(mode="json"),
+            "inputs": self.inputs,
+            "nodes": nodes,
+            "outputs": self.outputs,
+            "directory": self.directory,
+        }
+        canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
+        return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+    def _meaning(self, model: NodeModel) -> dict[str, object]:
+        return {**model.model_dump(mode="json"), "needs": sorted(set(model.needs))}
+
+
+def _retry_policy(model: RetryModel) -> RetryPolicy:
+    backoff = model.backoff
+    longest = backoff.max if backoff.max is not None else max(backoff.initial, _DEFAULT_LONGEST_MS)
+    return RetryPolicy(
+        attempts=model.attempts,
+        backoff=Backoff(initial_ms=backoff.initial, factor=backoff.factor, max_ms=longest, jitter=backoff.jitter),
+    )
