@@ -96,10 +96,15 @@ async def save_report(client: Client, execution: Execution) -> None:
     [listed] = [task async for task in client.tasks(execution.execution_id, node="report")]
     task = await client.task(execution.execution_id, listed.task_number)
     data = await client.read(task.output)
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_bytes(data)
+    write_report(data)
     kept = f"artifact {task.output.artifact.digest[:19]}…" if task.output.HasField("artifact") else "inline result"
     out.print(f"whole report: {REPORT} ({len(data):,} bytes, {kept})", highlight=False)
+
+
+def write_report(data: bytes) -> None:
+    """Write the report's file."""
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_bytes(data)
 
 
 def print_figures(execution: Execution) -> None:

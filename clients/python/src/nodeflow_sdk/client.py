@@ -56,7 +56,7 @@ class _Connection:
             sleep=asyncio.sleep,
             retry=retry_if_exception_type((Unavailable, Overloaded)),
             stop=_StopAfter(self),
-            wait=wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1),
+            wait=_delay,
             reraise=True,
         )
         return await retrying(self._call_once, method, request)
@@ -77,8 +77,18 @@ class _StopAfter(stop_base):
         self._connection = connection
 
     def __call__(self, retry_state: RetryCallState) -> bool:
-        elapsed = retry_state.seconds_since_start or 0.0
-        return not self._connection.met or elapsed > self._connection.patience_s
+        until = (retry_state.seconds_since_start or 0.0) + retry_state.upcoming_sleep
+        return not self._connection.met or until > self._connection.patience_s
+
+
+_backoff: Final = wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1)
+
+
+def _delay(state: RetryCallState) -> float:
+    """Return the seconds to the next try: the backoff's, or what the service asked for if that is longer."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after_s if isinstance(error, NodeflowError) else None
+    return max(_backoff(state), asked or 0.0)
 
 
 def translate(error: grpc.aio.AioRpcError) -> NodeflowError:
