@@ -1,0 +1,250 @@
+"""Runners on virtual time: the worker's port `Runners` inside the test's own process and loop.
+
+Owns durations and outcomes as a test scripts them; all else follows the real adapter, event by event. A function string
+names an entry of `functions`: a callable that is given the task's arguments and the attempt's number, and says how long
+the task takes and how it ends.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nodeflow_worker.domain.events import (
+    RunnerDied,
+    RunnerEvent,
+    RunnerReady,
+    RunnerResults,
+    TaskOverdue,
+    TaskRunning,
+    TaskSkipped,
+)
+from nodeflow_worker.domain.values import Attempt, Ending, Failure, FailureKind, Outcome, Stored
+
+RUNNING_AFTER_S: Final = 0.002
+START_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The task returns this JSON value (or bytes)."""
+
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The task raises; a retry may help."""
+
+    error_type: str = "RuntimeError"
+    message: str = "simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The task takes its runner process with it."""
+
+    cause: str = "it exited with code 1"
+
+
+Scripted = Value | Raised | Died
+# Any: arguments are whatever JSON the workflow under test has.
+Simulated = Callable[[dict[str, Any], int], tuple[float, Scripted]]
+"""(arguments, attempt_number) → (seconds it takes, how it ends). `float("inf")` hangs."""
+
+
+class VirtualRunners:
+    """The port `Runners`. `executed` has (function, execution_id, task_number, attempt_number) of each task begun."""
+
+    def __init__(self, functions: Mapping[str, Simulated], *, start_s: float = START_S) -> None:
+        self._functions = functions
+        self._start_s = start_s
+        self._tell: Callable[[RunnerEvent], None] = _ignore
+        self._runners: dict[int, _Runner] = {}
+        self.executed: list[tuple[str, str, int, int]] = []
+
+    def listen(self, tell: Callable[[RunnerEvent], None]) -> None:
+        self._tell = tell
+
+    def spawn(self, runner: int, delay_s: float) -> None:
+        self._runners[runner] = _Runner(runner, self._functions, self.executed, self._on_event)
+        self._runners[runner].start(delay_s + self._start_s)
+
+    def feed(self, runner: int, directory: str, attempts: Sequence[Attempt]) -> None:
+        if runner in self._runners:
+            self._runners[runner].feed(directory, attempts)
+
+    def stop_task(self, runner: int, sequence: int, grace_s: float) -> None:
+        if runner in self._runners:
+            self._runners[runner].stop_task(sequence, grace_s)
+
+    def retire(self, runner: int) -> None:
+        if runner in self._runners:
+            self._runners[runner].die("it exited with code 0", killed=False)
+
+    def kill(self, runner: int) -> None:
+        if runner in self._runners:
+            self._runners[runner].die("it was ended by SIGKILL", killed=True)
+
+    async def close(self) -> None:
+        self._tell = _ignore
+        for runner in list(self._runners.values()):
+            runner.die("closed", killed=True)
+
+    def crash(self, runner: int, cause: str = "it was ended by SIGSEGV") -> None:
+        """Let a runner die by itself, now."""
+        self._runners[runner].die(cause, killed=False)
+
+    @property
+    def alive(self) -> list[int]:
+        """The numbers of the runners that have not died."""
+        return list(self._runners)
+
+    def _on_event(self, event: RunnerEvent) -> None:
+        if isinstance(event, RunnerDied):
+            self._runners.pop(event.runner, None)
+        self._tell(event)
+
+
+class _Runner:
+    """One runner: executes what it was fed, one task after the other."""
+
+    def __init__(
+        self,
+        number: int,
+        functions: Mapping[str, Simulated],
+        executed: list[tuple[str, str, int, int]],
+        tell: Callable[[RunnerEvent], None],
+    ) -> None:
+        self._number = number
+        self._functions = functions
+        self._executed = executed
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[Attempt] = deque()
+        self._directory: str | None = None
+        self._done = 0
+        self._begun = 0
+        self._skipped: set[int] = set()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._dead = False
+
+    def start(self, after_s: float) -> None:
+        self._timers.append(self._loop.call_later(after_s, self._say, RunnerReady(runner=self._number)))
+
+    def feed(self, directory: str, attempts: Sequence[Attempt]) -> None:
+        assert self._directory in (None, directory), "a runner has one directory for its life"
+        self._directory = directory
+        idle = not self._queue
+        self._queue.extend(attempts)
+        if idle:
+            self._loop.call_soon(self._begin)
+
+    def stop_task(self, sequence: int, grace_s: float) -> None:
+        if sequence <= self._done:
+            return
+        if sequence > self._begun:
+            self._skipped.add(sequence)
+            self._loop.call_soon(self._say, TaskSkipped(runner=self._number, sequence=sequence))
+            return
+        # Simulated code stops at once when it is asked, like code that does not catch what interrupts it.
+        self._loop.call_soon(self._end, Ending.STOPPED, 0.0)
+        self._loop.call_soon(self._die, "it exited with code 0", False)
+
+    def die(self, cause: str, *, killed: bool) -> None:
+        self._loop.call_soon(self._die, cause, killed)
+
+    def _say(self, event: RunnerEvent) -> None:
+        if not self._dead:
+            self._tell(event)
+
+    def _begin(self) -> None:
+        while self._queue and self._done + 1 in self._skipped and not self._dead:
+            self._finish(Ending.SKIPPED, 0.0)
+        if self._dead or not self._queue:
+            return
+        attempt = self._queue[0]
+        self._begun = sequence = self._done + 1
+        self._executed.append(
+            (attempt.spec.function, attempt.execution_id, attempt.task_number, attempt.attempt_number)
+        )
+        duration_s, scripted = self._call(attempt)
+        self._cancel_timers()
+        if duration_s >= RUNNING_AFTER_S:
+            self._later(RUNNING_AFTER_S, self._say, TaskRunning(runner=self._number, sequence=sequence))
+        if attempt.spec.timeout_s is not None and attempt.spec.timeout_s < duration_s:
+            self._later(attempt.spec.timeout_s, self._say, TaskOverdue(runner=self._number, sequence=sequence))
+        if duration_s == float("inf"):
+            return
+        match scripted:
+            case Died():
+                self._later(duration_s, self._die, scripted.cause, False)
+            case _:
+                self._later(duration_s, self._end, _outcome(scripted), duration_s)
+
+    def _call(self, attempt: Attempt) -> tuple[float, Scripted]:
+        arguments = json.loads(attempt.arguments)
+        for extra in attempt.extras:
+            parts = dict(extra.parts)
+            value: Any = json.loads(extra.data) if "json" in extra.content_type else extra.data
+            if extra.content_type.startswith("application/vnd.nodeflow.manifest"):
+                value = [
+                    json.loads(parts[each["artifact"]["digest"]]) if "artifact" in each else each["value"]
+                    for each in value
+                ]
+            arguments[extra.parameter] = value
+        return self._functions[attempt.spec.function](arguments, attempt.attempt_number)
+
+    def _later(self, delay_s: float, call: Callable[..., None], *arguments: object) -> None:
+        self._timers.append(self._loop.call_later(delay_s, call, *arguments))
+
+    def _end(self, outcome: Outcome, duration_s: float) -> None:
+        if self._dead or self._begun != self._done + 1:
+            return
+        self._finish(outcome, duration_s)
+        if outcome is not Ending.STOPPED:
+            self._begin()
+
+    def _finish(self, outcome: Outcome, duration_s: float) -> None:
+        attempt = self._queue.popleft()
+        self._done += 1
+        self._cancel_timers()
+        spent = [(attempt.spec.function, 1, duration_s)]
+        self._say(RunnerResults(runner=self._number, outcomes=[outcome], spent=spent))
+
+    def _die(self, cause: str, killed: bool) -> None:
+        if self._dead:
+            return
+        self._cancel_timers()
+        event = RunnerDied(runner=self._number, last_started=self._begun, cause=cause, killed=killed)
+        self._dead = True
+        self._tell(event)
+
+    def _cancel_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+
+def _ignore(_event: RunnerEvent) -> None:
+    """Before anyone listens, and after the end."""
+
+
+def _outcome(scripted: Scripted) -> Outcome:
+    match scripted:
+        case Value(bytes() as data):
+            return Stored(content_type="application/octet-stream", data=data)
+        case Value(value):
+            return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+        case Raised():
+            return Failure(
+                kind=FailureKind.USER,
+                reason="FUNCTION_RAISED",
+                message=scripted.message,
+                retryable=True,
+                error_type=scripted.error_type,
+            )
+        case Died():
+            raise AssertionError("a death is no outcome")
