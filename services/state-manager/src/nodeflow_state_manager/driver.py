@@ -1,6 +1,7 @@
 """The loop of the log: gathers the batches of all Append streams, commits them together, answers each stream in order.
 
-Owns group commit, flow control, and what it means that a store cannot write. Must not know messages, nor SQL. While one group commits, the next gathers: an idle service answers after one commit, a busy one puts more into each.
+Owns group commit, flow control, and what it means that a store cannot write. Must not know messages, nor SQL.
+While one group commits, the next gathers: an idle service answers after one commit, a busy one puts more into each.
 """
 
 import asyncio

@@ -39,7 +39,7 @@ class Store(Protocol):
         ...
 
     async def acquire_shards(self, holder: str, shards: Sequence[int], lease_timeout_ms: int) -> list[ShardLease]:
-        """Lease those of `shards` (all, if empty) that are free, ended, or held by `holder`, each with a higher token."""
+        """Lease those of `shards` (empty: all) that are free, ended, or held by `holder`, each with a higher token."""
         ...
 
     async def renew_shards(self, holder: str, shards: Sequence[HeldShard], lease_timeout_ms: int) -> list[int]:

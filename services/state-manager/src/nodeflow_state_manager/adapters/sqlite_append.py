@@ -41,7 +41,7 @@ class AppendTransaction:
         refusals: list[list[Refusal]] = [[] for _ in batches]
         parts = by_shard([batch.parts for batch in batches])
         self._load_shards()
-        self._load_executions(self._heads.unknown(part for _, part in parts))
+        self._load_executions(self._heads.unknown([part for _, part in parts]))
         for number, part in parts:
             refusal = self._apply(part)
             if refusal is not None:

@@ -4,7 +4,7 @@ Owns the rules of acceptance, for every store alike. Must not know how rows are 
 part touches, asks for a judgement, and writes what was placed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -74,7 +74,7 @@ class LogHeads:
     executions: dict[str, ExecutionHead] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
 
-    def unknown(self, parts: Iterable[ShardAppend]) -> set[str]:
+    def unknown(self, parts: Sequence[ShardAppend]) -> set[str]:
         """Return the executions that parts name and whose heads must be loaded first, if the store has them."""
         known = self.executions
         names = {chunk[0] for part in parts for chunk in part.chunks if chunk[0] not in known}
