@@ -15,7 +15,7 @@ from nodeflow.state_manager.v1 import artifact_service_pb2_grpc as artifact_grpc
 from nodeflow.state_manager.v1 import state_manager_service_pb2 as pb
 from nodeflow.state_manager.v1 import state_manager_service_pb2_grpc as pb_grpc
 
-from nodeflow_shared.errors import InvalidInput, NodeflowError, Unavailable
+from nodeflow_shared.errors import NodeflowError, Unavailable
 from nodeflow_shared.logs import get_log
 from nodeflow_shared.retry import as_lost_connection, reconnect_delays
 from nodeflow_shared.status import from_rpc_error
@@ -104,6 +104,11 @@ class GrpcArtifacts:
             response = await self._stub.UploadArtifact(upload.requests(), timeout=timeout_s or ARTIFACT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise (upload.fault or from_rpc_error(error)) from error
+        except asyncio.CancelledError:
+            # grpc cancels a call whose request iterator raises; without a fault it is this task that is cancelled.
+            if upload.fault is None:
+                raise
+            raise upload.fault from None
         return StoredArtifact(digest=response.artifact.digest, size_bytes=response.artifact.size_bytes)
 
     async def download(self, tenant: str, digest: str, timeout_s: float | None) -> AsyncIterator[bytes]:
@@ -121,7 +126,7 @@ class GrpcArtifacts:
 
 
 class _Upload:
-    """An upload under way; grpc swallows what its request iterator raises, so the fault is kept here."""
+    """An upload under way; grpc only logs what its request iterator raises, so the fault is kept here."""
 
     def __init__(self, header: ArtifactHeader, data: AsyncIterator[bytes]) -> None:
         self._header = header
@@ -138,7 +143,7 @@ class _Upload:
         try:
             async for data in self._data:
                 yield artifact_pb.UploadArtifactRequest(data=data)
-        except InvalidInput as fault:
+        except NodeflowError as fault:
             self.fault = fault
             raise
 

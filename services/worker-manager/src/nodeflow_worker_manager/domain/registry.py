@@ -3,8 +3,8 @@
 Owns every live session, its lease, and what each attached scheduler was told. Must not know network, messages, clocks.
 
 Per scheduler stream a session is `opened`, then `held`, then its updates follow, and `closed` is last. From when a
-report is asked for until it comes, updates of the session are not passed on to the streams that wait for it: results are
-in the report that follows (the worker keeps them until they are acknowledged), and a refused attempt is not in it.
+report is asked for until it comes, updates of the session are not passed on to streams that wait for it: results are in
+the report that follows (the worker keeps them until they are acknowledged), and a refused attempt is not in it.
 """
 
 import heapq
