@@ -58,10 +58,10 @@ class Child:
         """The process id of the present or last life; 0 before the first."""
         return self._process.pid if self._process else 0
 
-    async def supervise(self, group: asyncio.TaskGroup) -> None:
+    async def supervise(self, outputs: asyncio.TaskGroup) -> None:
         """Start the process, and again whenever it ends, until `stop`; raises SuiteError if it cannot start at all."""
         delays, early_deaths = self._new_delays(), 0
-        process = await self._start(group)
+        process = await self._start(outputs)
         while True:
             born = asyncio.get_running_loop().time()
             exit_code = await process.wait()
@@ -74,7 +74,7 @@ class Child:
                 delays = self._new_delays()
             if await self._stopped_within(next(delays)):
                 return
-            process = await self._start(group)
+            process = await self._start(outputs)
             self._observer.on_restart(self.service, exit_code, process.pid)
 
     async def stop(self, timeout_s: float) -> None:
@@ -91,7 +91,7 @@ class Child:
                 await process.wait()
         await self._finish_reading()
 
-    async def _start(self, group: asyncio.TaskGroup) -> asyncio.subprocess.Process:
+    async def _start(self, outputs: asyncio.TaskGroup) -> asyncio.subprocess.Process:
         # A pipe of our own: asyncio's would make `wait` last until grandchildren that inherited it have ended, too.
         read_end, write_end = os.pipe()
         try:
@@ -111,7 +111,7 @@ class Child:
             os.close(write_end)
         name = f"suite.{self.service}.output"
         self._readers = [task for task in self._readers if not task.done()]
-        self._readers.append(group.create_task(self._read(read_end), name=name))
+        self._readers.append(outputs.create_task(self._read(read_end), name=name))
         self._on_life()
         return self._process
 

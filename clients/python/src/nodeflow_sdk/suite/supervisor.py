@@ -60,10 +60,10 @@ class Suite:
         """The process ids of the present lives."""
         return {service: child.pid for service, child in self._children.items()}
 
-    def start(self, group: asyncio.TaskGroup) -> None:
+    def start(self, lives: asyncio.TaskGroup, outputs: asyncio.TaskGroup) -> None:
         """Start every service: each waits for its peers by itself, so that none waits for another's imports."""
         for service, child in self._children.items():
-            group.create_task(child.supervise(group), name=f"suite.{service}")
+            lives.create_task(child.supervise(outputs), name=f"suite.{service}")
 
     async def wait_until_healthy(self) -> None:
         """Return when every service serves; raises SuiteError when that takes too long."""
@@ -120,14 +120,17 @@ async def running_suite(options: SuiteOptions, observer: SuiteObserver | None = 
         remove_record(options.data_dir)
         suite = Suite(options, observer, lock)
         with unwrapped():
-            async with asyncio.TaskGroup() as group:
-                try:
-                    suite.start(group)
-                    await suite.wait_until_healthy()
-                    suite.publish()
-                    yield suite
-                finally:
-                    await suite.stop()
+            # Outside of the lives: a service whose output nobody reads any more cannot stop in order.
+            async with asyncio.TaskGroup() as outputs:
+                with unwrapped():
+                    async with asyncio.TaskGroup() as lives:
+                        try:
+                            suite.start(lives, outputs)
+                            await suite.wait_until_healthy()
+                            suite.publish()
+                            yield suite
+                        finally:
+                            await suite.stop()
 
 
 def _require_services() -> None:

@@ -1,0 +1,194 @@
+"""The supervisor over real processes that only serve health: start, restart, stop, refusals. No service is involved."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nodeflow_sdk.suite import SuiteError, SuiteOptions, SuiteService, running_suite
+from nodeflow_sdk.suite.health import is_healthy, wait_until_healthy
+from nodeflow_sdk.suite.observer import SilentObserver
+from nodeflow_sdk.suite.ports import choose_addresses, is_free
+from nodeflow_sdk.suite.record import read_record
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+class Recorder(SilentObserver):
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[SuiteService, str]] = []
+        self.restarts: asyncio.Queue[tuple[SuiteService, int, int]] = asyncio.Queue()
+        self.waits: list[str] = []
+
+    def on_line(self, service: SuiteService, line: str) -> None:
+        self.lines.append((service, line))
+
+    def on_restart(self, service: SuiteService, exit_code: int, pid: int) -> None:
+        self.restarts.put_nowait((service, exit_code, pid))
+
+    def on_wait(self, reason: str) -> None:
+        self.waits.append(reason)
+
+
+def is_running(pid: int) -> bool:
+    # An orphan that has ended may wait for a parent that never asks for it.
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Puts an idle service in the place of each service, for child processes only; returns their notes."""
+    modules = tmp_path / "modules"
+    for service in SuiteService:
+        package = modules / service.module
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "__main__.py").write_text(
+            f"import sys\nfrom tests.unit.sdk.idle_service import main\nsys.exit(main({service.value!r}))\n"
+        )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(modules), str(REPOSITORY))))
+    monkeypatch.setenv("IDLE_SERVICE_NOTES", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def options(notes: Path) -> SuiteOptions:
+    return SuiteOptions(data_dir=notes / ".nodeflow", port=0)
+
+
+async def test_a_suite_is_healthy_recorded_and_stopped_in_order(options: SuiteOptions, notes: Path) -> None:
+    recorder = Recorder()
+    async with running_suite(options, recorder) as suite:
+        for address in suite.addresses.values():
+            assert await is_healthy(address, 5)
+        record = read_record(options.data_dir)
+        assert record is not None
+        assert record.pid == os.getpid()
+        assert record.pids == {service.value: pid for service, pid in suite.pids.items()}
+        assert record.addresses["scheduler"] == suite.scheduler
+        pids = list(suite.pids.values())
+    assert (notes / "stopped").read_text().split() == ["worker", "scheduler", "worker-manager", "state-manager"]
+    assert not any(is_running(pid) for pid in pids)
+    assert read_record(options.data_dir) is None
+    assert any(service == "scheduler" and "listening" in line for service, line in recorder.lines)
+    assert "listening" in (options.data_dir / "logs" / "scheduler.log").read_text()
+
+
+async def test_a_killed_service_comes_back_at_its_address(options: SuiteOptions) -> None:
+    recorder = Recorder()
+    async with running_suite(options, recorder) as suite:
+        for service in SuiteService:
+            killed = suite.pids[service]
+            os.kill(killed, signal.SIGKILL)
+            assert (await recorder.restarts.get())[:2] == (service, -signal.SIGKILL)
+            await wait_until_healthy(suite.addresses[service])
+            record = read_record(options.data_dir)
+            assert record is not None
+            assert record.pids[service] == suite.pids[service] != killed
+
+
+async def test_a_service_that_cannot_start_ends_the_start_with_its_own_words(
+    options: SuiteOptions, notes: Path
+) -> None:
+    (notes / "break-state-manager").write_text("2")
+    with pytest.raises(SuiteError, match=r"(?s)state-manager cannot start \(exit code 2\).*state-manager has no disk"):
+        async with running_suite(options):
+            pass
+    assert read_record(options.data_dir) is None
+
+
+async def test_a_service_that_dies_at_its_start_is_tried_three_times(options: SuiteOptions, notes: Path) -> None:
+    (notes / "break-worker").write_text("1")
+    with pytest.raises(SuiteError, match="worker cannot start"):
+        async with running_suite(options):
+            pass
+    log = (options.data_dir / "logs" / "worker.log").read_text()
+    assert log.count("worker has no disk") == 3
+
+
+async def test_a_second_suite_in_the_same_directory_is_refused(options: SuiteOptions) -> None:
+    async with running_suite(options):
+        with pytest.raises(SuiteError, match=f"already runs in .* \\(process {os.getpid()}\\)"):
+            async with running_suite(options):
+                pass
+
+
+async def test_the_blocks_own_error_comes_out_as_it_was_raised(options: SuiteOptions) -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with running_suite(options):
+            raise KeyError("mine")
+
+
+async def test_children_die_with_a_killed_supervisor_and_the_next_one_waits_for_them(
+    options: SuiteOptions, notes: Path
+) -> None:
+    # In a process of its own, because it is killed.
+    supervisor = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "nodeflow_sdk.cli", "up", "--port", "0", "--data-dir", str(options.data_dir)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert supervisor.stderr is not None
+    async for line in supervisor.stderr:
+        if b"ready after" in line:
+            break
+    record = read_record(options.data_dir)
+    assert record is not None
+    supervisor.kill()
+    await supervisor.wait()
+    recorder = Recorder()
+    async with running_suite(options, recorder) as suite:
+        assert not set(record.pids.values()) & set(suite.pids.values())
+        assert not any(is_running(pid) for pid in record.pids.values())
+    assert len(recorder.waits) == 1
+
+
+async def test_sigterm_stops_up_in_order_with_exit_0(options: SuiteOptions, notes: Path) -> None:
+    supervisor = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "nodeflow_sdk.cli", "up", "--port", "0", "--data-dir", str(options.data_dir)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert supervisor.stderr is not None
+    async for line in supervisor.stderr:
+        if b"ready after" in line:
+            supervisor.terminate()
+            break
+    _, rest = await supervisor.communicate()
+    assert supervisor.returncode == 0, rest.decode()
+    assert (notes / "stopped").read_text().split() == ["worker", "scheduler", "worker-manager", "state-manager"]
+
+
+@pytest.fixture
+async def taken_port() -> AsyncIterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_a_port_in_use_is_named_with_its_service_and_holder(taken_port: int) -> None:
+    with pytest.raises(SuiteError) as refused:
+        choose_addresses(taken_port - 1)
+    told = str(refused.value)
+    assert f"port {taken_port}, wanted for the state-manager, is in use by" in told
+    assert f"process {os.getpid()}" in told
+    assert "--port 0" in told
+
+
+def test_chosen_ports_are_free_and_distinct() -> None:
+    addresses = choose_addresses(0)
+    ports = {int(address.rpartition(":")[2]) for address in addresses.values()}
+    assert len(ports) == len(SuiteService)
+    assert all(is_free(port) for port in ports)
+
+
+def test_ports_beyond_the_last_one_are_refused() -> None:
+    with pytest.raises(SuiteError, match="do not exist"):
+        choose_addresses(65_534)
