@@ -1,5 +1,6 @@
 """The index of executions: filters, order, pages, and the beginnings of ids."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -28,14 +29,14 @@ async def filled(leased: Store) -> Store:
     return leased
 
 
-def ids(records: "list[ExecutionRecord] | tuple[ExecutionRecord, ...]") -> list[str]:
+def ids(records: Sequence[ExecutionRecord]) -> list[str]:
     return [record.execution_id for record in records]
 
 
 async def listed(store: Store, text: str, tenant: str = "default") -> list[str]:
     page = await store.list_executions(tenant, parse_filter(text), None, 100)
     assert page.next_position is None
-    return ids(list(page.entries))
+    return ids(page.entries)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ async def test_pages_together_are_the_list(filled: Store, limit: int) -> None:
     after: Position | None = None
     while not pages or after is not None:
         page = await filled.list_executions("default", (), after, limit)
-        pages.append(ids(list(page.entries)))
+        pages.append(ids(page.entries))
         after = page.next_position
     assert [each for page in pages for each in page] == ["b2", "b1", "a2", "a1"]
     assert all(len(page) == limit for page in pages[:-1])

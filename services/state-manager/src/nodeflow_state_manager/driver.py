@@ -115,11 +115,12 @@ class AppendStream:
 class LogDriver:
     """Group commit over a store. `run` is its life; `ready` tells whether the last write succeeded."""
 
-    def __init__(self, store: Store, *, waiting_limit_bytes: int) -> None:
+    def __init__(self, store: Store, *, waiting_limit_bytes: int, recheck_s: float = RECHECK_S) -> None:
         self._store = store
+        self._recheck_s = recheck_s
         self._inbox: Inbox[_Waiting] = Inbox()
         self._budget = _Budget(waiting_limit_bytes)
-        self._streams: set[AppendStream] = set()
+        self._feeds: dict[AppendStream, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._draining = False
         self._idle = asyncio.Event()
@@ -135,7 +136,8 @@ class LogDriver:
             self.ready.set()
             await self._drained.wait()
             self._tasks = None
-            commits.cancel()
+            for task in (commits, *self._feeds.values()):
+                task.cancel()
 
     async def drain(self) -> None:
         """Take no further batches, commit those that wait, and end every stream."""
@@ -143,7 +145,7 @@ class LogDriver:
         while len(self._inbox) or not self._idle.is_set():
             await self._idle.wait()
             await asyncio.sleep(0)  # lets the loop take what is in the inbox, and clear the event
-        for stream in tuple(self._streams):
+        for stream in tuple(self._feeds):
             stream.fail(_stopping())
         self._drained.set()
 
@@ -155,14 +157,13 @@ class LogDriver:
         if self._draining or self._tasks is None:
             raise _stopping()
         stream = AppendStream(self)
-        self._streams.add(stream)
-        feeding = self._tasks.create_task(self._feed(stream, feed), name="log.feed")
+        feeding = self._feeds[stream] = self._tasks.create_task(self._feed(stream, feed), name="log.feed")
         try:
             async for answer in stream.answers():
                 yield answer
         finally:
             feeding.cancel()
-            self._streams.discard(stream)
+            del self._feeds[stream]
 
     async def enqueue(self, waiting: _Waiting) -> None:
         """Let a batch into the next group, when there is room for its bytes."""
@@ -178,10 +179,13 @@ class LogDriver:
             stream.finish()
         except NodeflowError as error:
             stream.fail(error)
-        except Exception as error:  # noqa: BLE001
-            # The task group is the service's: a stream that breaks must end alone.
+        except Exception as error:  # noqa: BLE001  -- the task group is the service's: a stream must end alone
             _log.warning("append_stream_broke", error=str(error))
             stream.fail(Unavailable("the stream broke"))
+        except asyncio.CancelledError:
+            # Either way nobody submits any more: by us, or because the transport gave up the requests.
+            stream.fail(Unavailable("the stream broke"))
+            raise
 
     async def _commit_groups(self) -> None:
         while True:
@@ -224,7 +228,7 @@ class LogDriver:
                 await self._store.check_writable()
             except StoreFailed as again:
                 self._fail(self._inbox_taken(), again)
-                await asyncio.sleep(RECHECK_S)
+                await asyncio.sleep(self._recheck_s)
             else:
                 _log.info("store_writable")
                 self.ready.set()
