@@ -3,9 +3,7 @@
 Owns their names, units and defaults. Must not know who uses them.
 """
 
-from typing import Self
-
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from nodeflow_shared.address import parse_address
@@ -34,11 +32,12 @@ class Settings(ServiceSettings):
             parse_address(address)
         return address
 
-    @model_validator(mode="after")
-    def _check_interval(self) -> Self:
-        if self.heartbeat_interval_s * 2 > self.lease_timeout_s:
+    @field_validator("heartbeat_interval_s")
+    @classmethod
+    def _check_interval(cls, interval: float, info: ValidationInfo) -> float:
+        lease = info.data.get("lease_timeout_s")
+        if lease is not None and interval * 2 > lease:
             raise ValueError(
-                f"heartbeat_interval_s ({self.heartbeat_interval_s}) should be at most half of "
-                f"lease_timeout_s ({self.lease_timeout_s}), so that one lost heartbeat ends no session"
+                f"should be at most half of the lease of {lease} s, so that one lost heartbeat ends nothing"
             )
-        return self
+        return interval

@@ -122,6 +122,7 @@ class Driver:
         self._check_open()
         peer: Peer[do.ToWorker] = Peer(self._next_number(), WORKER_FRAMES)
         self._workers[peer.number] = peer
+        _log.info("worker_connecting", worker=hello.worker_id, session=hello.session_id, connection=peer.number)
         self.feed((ev.HelloReceived(connection=peer.number, hello=hello),))
         return peer
 
@@ -129,6 +130,7 @@ class Driver:
         """Note that a worker's stream is over. Idempotent."""
         peer.end(None)
         if self._workers.pop(peer.number, None) is not None:
+            _log.info("worker_left", connection=peer.number)
             self.feed((ev.WorkerLost(connection=peer.number),))
 
     def scheduler(self, scheduler_id: str) -> Peer[do.ToScheduler]:
@@ -176,6 +178,7 @@ class Driver:
             case do.Register():
                 self._spawn_registration(instruction.hello)
             case do.RecordEnds():
+                _log.info("sessions_end", sessions=instruction.session_ids)
                 self._ended.update(instruction.session_ids)
                 self._ends_wait.set()
             case do.CloseConnection():
@@ -271,7 +274,7 @@ class Driver:
             self._ends_wait.clear()
             ended, self._ended = tuple(sorted(self._ended)), set()
             await self._registry.end_sessions(ended)
-            _log.info("sessions_ended", sessions=len(ended))
+            _log.info("ends_recorded", sessions=len(ended))
             self.feed((ev.EndsRecorded(session_ids=ended),))
 
     def _check_open(self) -> None:

@@ -3,7 +3,7 @@
 Owns the shape of these needs. Must not know who meets them. Methods raise NodeflowError.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +68,6 @@ class Artifacts(Protocol):
         """Store bytes; return once they are durable. An error of `data` breaks the upload off."""
         ...
 
-    def download(self, tenant: str, digest: str, timeout_s: float | None) -> AsyncIterator[bytes]:
-        """Read bytes in order; NotFound if there are none."""
+    def download(self, tenant: str, digest: str, timeout_s: float | None) -> AsyncGenerator[bytes, None]:
+        """Read bytes in order; NotFound if there are none. To be closed by whoever leaves early."""
         ...

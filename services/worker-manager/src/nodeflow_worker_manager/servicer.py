@@ -5,6 +5,7 @@ Owns how a stream is read and written. Must not decide anything: what a message 
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
 import grpc.aio
@@ -144,8 +145,10 @@ class WorkerManagerServicer(pb_grpc.WorkerManagerServiceServicer):
         self, request: pb.DownloadArtifactRequest, context: Context
     ) -> AsyncIterator[pb.DownloadArtifactResponse]:
         """Pass a download on."""
-        async for data in self._artifacts.download(request.tenant, request.digest, context.time_remaining()):
-            yield pb.DownloadArtifactResponse(data=data)
+        download = self._artifacts.download(request.tenant, request.digest, context.time_remaining())
+        async with aclosing(download):
+            async for data in download:
+                yield pb.DownloadArtifactResponse(data=data)
 
 
 def _worker_event(connection: int, request: pb.ConnectRequest) -> ev.Event:

@@ -4,7 +4,7 @@ Owns calls, deadlines, repeats and the translation of the state-manager's messag
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 import grpc
@@ -111,7 +111,7 @@ class GrpcArtifacts:
             raise upload.fault from None
         return StoredArtifact(digest=response.artifact.digest, size_bytes=response.artifact.size_bytes)
 
-    async def download(self, tenant: str, digest: str, timeout_s: float | None) -> AsyncIterator[bytes]:
+    async def download(self, tenant: str, digest: str, timeout_s: float | None) -> AsyncGenerator[bytes, None]:
         """Pass bytes on; see the port."""
         request = artifact_pb.DownloadArtifactRequest(tenant=tenant, digest=digest)
         call = self._stub.DownloadArtifact(request, timeout=timeout_s or ARTIFACT_TIMEOUT_S)
