@@ -3,7 +3,7 @@
 The library has no cost bound and cannot be interrupted, and its `map` and `filter` copy the list they build for every
 item: their time grows with the square of its length (measured: 1,000 items 20 ms, 4,000 items 0.3 s, 32,000 items
 20 s). So the estimate is from above, in steps of about 40 ns, and what exceeds the budget is refused with a clear
-error. Sizes are counted in values: a list of 100 numbers has 101. Knows nothing of scopes and documents.
+error. Sizes are counted in values and keys: a list of 100 numbers has 101. Knows nothing of scopes and documents.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ BUDGET_STEPS: Final = 5_000_000
 MACROS: Final = frozenset({"all", "exists", "exists_one", "existsOne", "filter", "map"})
 
 _PATTERN_STEPS: Final = 500
+_CLASS_STEPS: Final = 2_000
 _HOSTILE_PATTERN_STEPS: Final = 400_000
-"""Patterns are compiled at each use; with counted repetitions that takes up to 16 ms (the library bounds its size)."""
+"""Patterns are compiled at each use: a class such as `\\w` takes 0.1 ms, counted repetitions up to 16 ms in all."""
 
 _CHARACTERS_PER_STEP: Final = 512
 _ENORMOUS: Final = 1e30
@@ -68,8 +69,8 @@ class Shape:
             sizes.append(size)
             longest = max(longest, length)
         longest = max(longest, self.whole.joins + 1)
-        steps = _cost(self.whole, sizes, longest, sum(sizes) + self.whole.joins)
-        if steps <= BUDGET_STEPS:
+        estimate = _estimate(self.whole, sizes, longest, sum(sizes) + self.whole.joins)
+        if estimate.steps <= BUDGET_STEPS:
             return ""
         return (
             f"it would take too long for these values (a list of {longest:,} items, {sum(sizes):,} values in all); "
@@ -146,25 +147,40 @@ class _Shaper:
         pattern = self.line[position + 2] if position + 2 < len(self.line) else None
         if pattern is None or pattern.kind != "string" or "{" in pattern.text:
             return _HOSTILE_PATTERN_STEPS
-        return _PATTERN_STEPS * (1 + pattern.text.count("\\") + len(pattern.text) // 16)
+        return _PATTERN_STEPS * (1 + len(pattern.text) // 16) + _CLASS_STEPS * pattern.text.count("\\")
 
 
-def _cost(segment: Segment, sizes: Sequence[int], longest: float, total: float) -> float:
-    """Steps to evaluate a segment once; items of a list cost their share of the list, so that loops add up to it."""
-    own = segment.steps + sum(sizes[read] for read in segment.reads) + segment.items * total / longest
-    return own * (1 + segment.joins) + sum(_macro_cost(macro, sizes, longest, total) for macro in segment.macros)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Estimate:
+    """Of one evaluation of a segment or of a loop."""
+
+    steps: float
+    result: float
+    """How many values it gives at most."""
 
 
-def _macro_cost(macro: Macro, sizes: Sequence[int], longest: float, total: float) -> float:
-    rounds = longest * macro.growth
-    body = _cost(macro.body, sizes, longest, total * macro.growth)
+def _estimate(segment: Segment, sizes: Sequence[int], longest: float, total: float) -> _Estimate:
+    """Items of a list count as their share of it, so that a loop over them adds up to the list."""
+    leaves = sum(sizes[read] for read in segment.reads) + segment.items * total / longest
+    loops = [_loop_estimate(macro, sizes, longest, total) for macro in segment.macros]
+    joins = max(0, segment.joins)
+    return _Estimate(
+        # A chain of joins copies what was joined before.
+        steps=segment.steps + leaves * (1 + joins) + sum(loop.steps for loop in loops),
+        result=max(1.0, leaves + joins + sum(loop.result for loop in loops)),
+    )
+
+
+def _loop_estimate(macro: Macro, sizes: Sequence[int], longest: float, total: float) -> _Estimate:
+    rounds, total = longest * macro.growth, total * macro.growth
+    body = _estimate(macro.body, sizes, rounds, total)
     match macro.name:
         case "map":
-            return rounds * body * (1 + rounds / 2)
+            return _Estimate(steps=rounds * body.steps + rounds**2 / 2 * body.result, result=rounds * body.result)
         case "filter":
-            return rounds * body + rounds * total * macro.growth / 2
+            return _Estimate(steps=rounds * body.steps + rounds * total / 2, result=total)
         case _:
-            return rounds * body
+            return _Estimate(steps=rounds * body.steps, result=1)
 
 
 def _measured(value: JsonValue) -> tuple[int, int]:
@@ -180,5 +196,6 @@ def _measured(value: JsonValue) -> tuple[int, int]:
             rest.extend(each)
         elif isinstance(each, dict):
             longest = max(longest, len(each))
+            size += len(each)
             rest.extend(each.values())
     return size, longest

@@ -46,14 +46,13 @@ class Fault:
 class DocumentFaults(InvalidInput):
     """A document cannot be used; `faults` has one entry per fault, in the order of the document."""
 
-    default_reason = INVALID_DOCUMENT
-
     def __init__(self, faults: Iterable[Fault], *, left_out: int = 0) -> None:
         self.faults = tuple(faults)
         count = len(self.faults) + left_out
         more = f" (and {count - 1:,} more)" if count > 1 else ""
         super().__init__(
             f"the workflow document is not valid: {self.faults[0]}{more}",
+            reason=INVALID_DOCUMENT,
             violations=[
                 FieldViolation(each.path, _with_line(each.description, each.line), each.hint) for each in self.faults
             ],

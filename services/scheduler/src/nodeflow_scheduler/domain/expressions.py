@@ -33,8 +33,6 @@ NO_NODES: Final[frozenset[int]] = frozenset()
 class ExpressionError(InvalidInput):
     """An expression gives no value for the values at hand; `expression` is its text, `problem` what is wrong."""
 
-    default_reason = EXPRESSION_FAILED
-
     def __init__(self, expression: str, problem: str, *, reason: str = EXPRESSION_FAILED) -> None:
         super().__init__(f"{expression}: {problem}", reason=reason, metadata={"expression": expression[:200]})
         self.expression = expression

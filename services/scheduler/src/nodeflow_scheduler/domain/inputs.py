@@ -57,7 +57,9 @@ class SchemaProblem:
 def schema_problems(schema: JsonValue) -> list[SchemaProblem]:
     """All that is wrong with the schema of one input; with none, `InputsChecker` takes it."""
     if not isinstance(schema, dict):
-        hint = f"write {{type: {schema}}}" if schema in _TYPE_NAMES else "write a JSON Schema, such as {type: string}"
+        hint = (
+            f"write {{type: {schema}}}" if str(schema) in _TYPE_NAMES else "write a JSON Schema, such as {type: string}"
+        )
         return [SchemaProblem(path=(), description=f"must be a JSON Schema, not {_shown(schema)}", hint=hint)]
     errors = itertools.islice(_SCHEMA_CHECK.iter_errors(schema), 8 * _VIOLATIONS_PER_INPUT)
     # The meta-schema reaches some keywords by several ways, and reports each.

@@ -274,13 +274,9 @@ class _Template:
         if match is None:
             self.faults.add(self.path, f"{shown!r} is not a CEL expression")
             return
-        problem = (
-            match[3]
-            .partition(" expecting {")[0]
-            .strip()
-            .replace("'<EOF>'", "the end")
-            .replace("mismatched input", "unexpected")
-        )
+        problem = match[3].partition(" expecting {")[0].strip().replace("'<EOF>'", "the end")
+        problem = problem.replace("mismatched input", "unexpected")
+        problem = problem.replace("token recognition error at:", "unexpected text")
         place = f"column {match[2]}" if match[1] == "1" else f"line {match[1]}, column {match[2]}"
         words = {token.text for token in tokens(text)}
         hint = "write &&, || and ! for and, or and not" if words & {"and", "or", "not"} else ""
@@ -360,7 +356,9 @@ class _Template:
             return None
         if steps[1:2] != ("output",):
             place = spelled_root("nodes", name)
-            self.faults.add(self.path, f"{place} must be followed by .output", f"write {place}.output")
+            dashed = self._dashed(name) if len(steps) == 1 else ""
+            hint = f"write {place}.output" + (f"; {dashed}" if dashed else "")
+            self.faults.add(self.path, f"{place} must be followed by .output", hint)
             return None
         reference = Reference(
             text=f"{spelled_root('nodes', name)}.output", getter=methodcaller("output", index), nodes=frozenset({index})
@@ -368,10 +366,12 @@ class _Template:
         return _Source(place=("nodes", name, "output"), reference=reference, used=2)
 
     def _meant_node(self, name: str) -> str:
+        return self._dashed(name) or meant(name, self.names.nodes)
+
+    def _dashed(self, name: str) -> str:
+        """The hint for `nodes.a-b`, which CEL takes for a subtraction."""
         dashed = next((each for each in self.names.nodes if each.startswith(f"{name}-")), None)
-        if dashed is not None:
-            return f'a name with a dash is written nodes["{dashed}"].output'
-        return meant(name, self.names.nodes)
+        return f'a name with a dash is written nodes["{dashed}"].output' if dashed else ""
 
     def _execution(self, access: Access) -> _Source | None:
         if not access.steps:

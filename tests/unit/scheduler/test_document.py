@@ -1,0 +1,503 @@
+"""Workflow documents: what they compile to, and every way in which one can be wrong."""
+
+import json
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from nodeflow_scheduler.domain.document import compile_document
+from nodeflow_scheduler.domain.document_faults import FAULTS_LIMIT, DocumentFaults, Fault
+from nodeflow_scheduler.domain.document_model import document_schema
+from nodeflow_scheduler.domain.expressions import Cel, Reference
+from nodeflow_scheduler.domain.workflow import Backoff, FailurePolicy, RetryPolicy, Workflow
+
+WORD_COUNT = """\
+apiVersion: nodeflow/v1
+kind: Workflow
+name: word-count
+inputs: {paths: {type: array, items: {type: string}}}
+nodes:
+  count:
+    map: ${inputs.paths}
+    function: examples.word_count:count
+    with: {path: "${item}"}
+    retry: {attempts: 3, backoff: {initial: 1s, factor: 2, max: 30s, jitter: 0.2}}
+    timeout: 30s
+  total:
+    function: examples.word_count:total
+    with: {counts: "${nodes.count.output}"}
+    when: size(nodes.count.output) > 0
+outputs: {total: "${nodes.total.output}"}
+"""
+
+HEAD = "apiVersion: nodeflow/v1\nkind: Workflow\nname: w\n"
+
+
+def compiled(text: str | bytes, content_type: str = "", directory: str = "/jobs") -> Workflow:
+    return compile_document(text if isinstance(text, bytes) else text.encode(), content_type, directory)
+
+
+def faults_of(text: str | bytes, content_type: str = "") -> tuple[Fault, ...]:
+    with pytest.raises(DocumentFaults) as caught:
+        compiled(text, content_type)
+    return caught.value.faults
+
+
+def fault_of(text: str | bytes, content_type: str = "") -> Fault:
+    [fault] = faults_of(text, content_type)
+    return fault
+
+
+def workflow_of(nodes: str, more: str = "") -> str:
+    return f"{HEAD}{more}nodes:\n" + "".join(f"  {line}\n" for line in nodes.splitlines())
+
+
+# ------------------------------------------------------------ what compiles
+
+
+def test_the_example_compiles() -> None:
+    workflow = compiled(WORD_COUNT, "application/yaml")
+    count, total = workflow.nodes
+    assert (workflow.name, workflow.directory, workflow.on_failure) == (
+        "word-count",
+        "/jobs",
+        FailurePolicy.CANCEL_DEPENDENTS,
+    )
+    assert (count.name, count.function, count.timeout_ms) == ("count", "examples.word_count:count", 30_000)
+    assert count.retry == RetryPolicy(
+        attempts=3, backoff=Backoff(initial_ms=1_000, factor=2, max_ms=30_000, jitter=0.2)
+    )
+    assert isinstance(count.map, Reference)
+    assert isinstance(total.when, Cel)
+    assert (count.dependencies, total.dependencies) == ((), (0,))
+    assert (workflow.successors, workflow.dependency_counts, workflow.roots) == (((1,), ()), (0, 1), (0,))
+    assert [name for name, _ in workflow.outputs] == ["total"]
+    assert workflow.inputs.names == ("paths",)
+
+
+def test_json_is_as_good_as_yaml() -> None:
+    document = YAML(typ="safe", pure=True).load(WORD_COUNT)
+    for content_type in ("application/json", "application/json; charset=utf-8", "application/yaml", ""):
+        assert compiled(json.dumps(document), content_type).revision == compiled(WORD_COUNT).revision
+
+
+def test_dependencies_come_from_needs_and_from_every_expression() -> None:
+    workflow = compiled(
+        workflow_of(
+            "a: {function: m:f}\n"
+            "b: {function: m:f}\n"
+            "c-c: {function: m:f}\n"
+            "d: {function: m:f}\n"
+            'e: {function: m:f, map: "${nodes.d.output}", needs: [a, a], when: nodes.b.output > 1,'
+            " with: {p: ['${nodes[\"c-c\"].output}'], q: '${item} ${nodes.a.output}'}}"
+        )
+    )
+    assert workflow.nodes[4].dependencies == (0, 1, 2, 3)
+    assert workflow.successors[:4] == ((4,), (4,), (4,), (4,))
+
+
+def test_short_forms_and_defaults() -> None:
+    workflow = compiled(
+        workflow_of(
+            "a: {function: m:f, retry: 4}\n"
+            "b: {function: m:f, retry: {attempts: 2, backoff: {initial: 2m}}, timeout: 1m30s}\n"
+            "c: {function: m.n:C.f, when: false, map: [1, 2]}",
+            "timeout: 1h\non_failure: fail_fast\n",
+        )
+    )
+    a, b, c = workflow.nodes
+    assert a.retry == RetryPolicy(attempts=4)
+    assert (b.retry.backoff.initial_ms, b.retry.backoff.max_ms, b.timeout_ms) == (120_000, 120_000, 90_000)
+    assert (a.retry.backoff, c.retry, c.timeout_ms) == (Backoff(), RetryPolicy(), None)
+    assert (workflow.timeout_ms, workflow.on_failure) == (3_600_000, FailurePolicy.FAIL_FAST)
+
+
+def test_yaml_anchors_and_merge_keys_work() -> None:
+    workflow = compiled(
+        HEAD + "nodes:\n  a: &base {function: 'm:f', timeout: 5s}\n  b: {<<: *base, timeout: 6s}\n  c: {<<: [*base]}\n"
+    )
+    assert [node.timeout_ms for node in workflow.nodes] == [5_000, 6_000, 5_000]
+
+
+def test_ten_thousand_nodes_in_one_chain_compile() -> None:
+    nodes = {f"n{i}": {"function": "m:f", **({"needs": [f"n{i - 1}"]} if i else {})} for i in range(10_000)}
+    document = {"apiVersion": "nodeflow/v1", "kind": "Workflow", "name": "w", "nodes": nodes}
+    workflow = compiled(json.dumps(document))
+    assert workflow.roots == (0,)
+    nodes["n10000"] = {"function": "m:f"}
+    assert "at most 10,000" in fault_of(json.dumps(document)).description
+
+
+# ----------------------------------------------------------------- revision
+
+
+def test_the_revision_ignores_layout_comments_and_the_order_of_keys() -> None:
+    first = compiled(workflow_of("a: {function: m:f, timeout: 60s, retry: 2, with: {x: 1, y: 2}}"))
+    same = compiled(
+        "# a comment\nname: w\nnodes:\n  a:\n    with:\n      y: 2\n      x: 1\n    retry: {attempts: 2}\n"
+        "    timeout: 1m\n    function: 'm:f'\nkind: Workflow\napiVersion: nodeflow/v1\n"
+    )
+    assert first.revision == same.revision
+    assert first.revision.startswith("sha256:")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        workflow_of("b: {function: m:f}\na: {function: m:f}"),
+        workflow_of("a: {function: m:g}\nb: {function: m:f}"),
+        workflow_of("a: {function: m:f, with: {x: 1}}\nb: {function: m:f}"),
+        workflow_of("a: {function: m:f}\nb: {function: m:f, needs: [a]}"),
+        workflow_of("a: {function: m:f}\nb: {function: m:f}", "on_failure: continue\n"),
+        workflow_of("a: {function: m:f}\nb: {function: m:f}", "inputs: {x: {}}\n"),
+        workflow_of("a: {function: m:f}\nb: {function: m:f}", "outputs: {x: 1}\n"),
+    ],
+)
+def test_the_revision_changes_with_the_meaning(other: str) -> None:
+    base = compiled(workflow_of("a: {function: m:f}\nb: {function: m:f}"))
+    assert compiled(other).revision != base.revision
+    assert compiled(workflow_of("a: {function: m:f}\nb: {function: m:f}"), directory="/else").revision != base.revision
+
+
+# ------------------------------------------------------------------- syntax
+
+
+@pytest.mark.parametrize(
+    ("text", "description", "line"),
+    [
+        (b"", "is empty", None),
+        (b"# only a comment\n", "is empty", None),
+        (b"a: [1", "expected ',' or ']'", 1),
+        (b"a: 1\nb: c: d\n", "mapping values are not allowed", 2),
+        (b"a:\n\t- 1\n", "cannot start any token", 2),
+        (b"a: 1\nb: \xff\n", "not UTF-8 text: byte 8", 2),
+        (b"a: \x00", "not YAML: unacceptable character", None),
+        (b"a: *nowhere", "undefined alias", 1),
+        (b"--- {}\n--- {}\n", "another document", 2),
+        (b"%FOO", "not YAML", 1),
+        (b"- 1\n", "must be a mapping, not a list", 1),
+        (b"text", "must be a mapping, not a string", 1),
+        (b"[" * 100_000, "nested more than 64 levels", None),
+        (b"{" * 100_000, "nested more than 64 levels", None),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, "nested more than 64 levels", None),
+        (b"a: &a [*a]", "nested more than 64 levels", 1),
+        (b"a: 1\n" + b"#" * 1024 * 1024, "at most 1,048,576 are allowed", None),
+    ],
+)
+def test_text_that_cannot_be_read(text: bytes, description: str, line: int | None) -> None:
+    fault = fault_of(text)
+    assert description in fault.description
+    assert (fault.path, fault.line) == ("", line)
+
+
+def test_aliases_of_aliases_cannot_explode() -> None:
+    layers = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 12))
+    assert "aliases repeat more than" in fault_of(f"l0: &l0 [1]\n{layers}").description
+
+
+def test_json_that_is_none_says_where() -> None:
+    fault = fault_of('{"name": "w",\n "nodes" 3}', "application/json")
+    assert fault.description == "the document is not JSON: Expecting ':' delimiter at line 2, column 10"
+    assert fault.line == 2
+
+
+def test_a_content_type_that_is_not_known() -> None:
+    assert fault_of(WORD_COUNT, "text/html").hint == "send application/yaml or application/json"
+
+
+@pytest.mark.parametrize("content_type", ["", "application/json"])
+def test_duplicate_keys_are_told_with_both_lines(content_type: str) -> None:
+    text = (
+        '{"apiVersion": "nodeflow/v1", "kind": "Workflow", "name": "w",\n"nodes": {\n"a": {"function": "m:f"},\n'
+        '"b": {"function": "m:f", "function": "m:g"},\n"a": {"function": "m:f"}}}'
+    )
+    assert faults_of(text, content_type) == (
+        Fault(
+            path="nodes.b.function",
+            description="'function' stands twice, in lines 4 and 4",
+            hint="keep one of the two",
+            line=4,
+        ),
+        Fault(path="nodes.a", description="'a' stands twice, in lines 3 and 5", hint="keep one of the two", line=5),
+    )
+
+
+def test_keys_tags_and_numbers_that_json_does_not_have() -> None:
+    text = workflow_of("a: {function: m:f, with: {x: .inf, y: !mine 1, 3: 4, z: 2026-01-02, k: 0x1F}}")
+    assert [(fault.path, fault.line) for fault in faults_of(text)] == [
+        ("nodes.a.with.x", 5),
+        ("nodes.a.with.y", 5),
+        ("nodes.a.with", 5),
+    ]
+
+
+# -------------------------------------------------------------------- shape
+
+
+@pytest.mark.parametrize(
+    ("node", "path", "description", "hint"),
+    [
+        ("{}", "function", "is missing", "my_module:my_function"),
+        ("{function: m.f}", "function", "does not name a function", "did you mean m:f?"),
+        ("{function: 'rm -rf'}", "function", "does not name a function", "examples.word_count:count"),
+        ("{function: 3}", "function", "must be text, not a number", ""),
+        ("{function: m:f, funktion: x}", "funktion", "is not a known field", "did you mean function?"),
+        ("{function: m:f, zzz: x}", "zzz", "is not a known field", "the fields here are function, map, with"),
+        ("{function: m:f, timeout: 30}", "timeout", "30 has no unit", "write 30s for seconds"),
+        ("{function: m:f, timeout: 30 sec}", "timeout", "'30 sec' is not a duration", "1m30s"),
+        ("{function: m:f, timeout: 0s}", "timeout", "longer than nothing", "leave it out"),
+        ("{function: m:f, timeout: 9999d}", "timeout", "longer than ten years", ""),
+        ("{function: m:f, retry: 0}", "retry.attempts", "must be at least 1, not 0", ""),
+        ("{function: m:f, retry: 1001}", "retry.attempts", "must be at most 1000, not 1001", ""),
+        ("{function: m:f, retry: often}", "retry", "must be a mapping, not text", "retry: 3"),
+        ("{function: m:f, retry: true}", "retry", "must be a mapping, not a boolean", "retry: 3"),
+        (
+            "{function: m:f, retry: {attemps: 3, attempts: 1}}",
+            "retry.attemps",
+            "not a known field",
+            "did you mean attempts?",
+        ),
+        ("{function: m:f, retry: {attempts: 2.5}}", "retry.attempts", "must be a whole number, not a number", ""),
+        ("{function: m:f, retry: {attempts: 2, backoff: {factor: 0.5}}}", "retry.backoff.factor", "at least 1", ""),
+        ("{function: m:f, retry: {attempts: 2, backoff: {jitter: 2}}}", "retry.backoff.jitter", "at most 1", ""),
+        (
+            "{function: m:f, retry: {attempts: 2, backoff: {initial: 9s, max: 1s}}}",
+            "retry.backoff",
+            "`max` is shorter",
+            "",
+        ),
+        ("{function: m:f, needs: a}", "needs", "must be a list, not text", "such as needs: [count]"),
+        ("{function: m:f, needs: [a]}", "needs[0]", "node 'b' needs itself|there is no node", ""),
+        ("{function: m:f, with: [1]}", "with", "must be a mapping, not a list", ""),
+        ("{function: m:f, with: {'a b': 1}}", "with['a b']", "cannot be the name of a parameter", ""),
+        ("{function: m:f, map: inputs.paths}", "map", "not text", "did you mean ${inputs.paths}?"),
+        ("{function: m:f, map: 'a ${inputs.paths}'}", "map", "not text around", ""),
+        ("{function: m:f, map: {a: 1}}", "map", "must be a list or an expression, not an object", ""),
+        ("{function: m:f, map: null}", "map", "must be a list or an expression, not null", ""),
+        ("{function: m:f, map: '${item}'}", "map", "there is no 'item' here", ""),
+        ("{function: m:f, when: 3}", "when", "must be a condition", ""),
+        ("{function: m:f, when: 'nodes.b.output'}", "when", "refers to itself", ""),
+        ("{function: m:f, with: {p: '${nodes.b.output}'}}", "with.p", "node 'b' refers to itself", ""),
+        ("{function: m:f, with: {p: '${index}'}}", "with.p", "there is no 'index' here", ""),
+        ("{function: m:f, with: {p: ['${nodes.c.output}']}}", "with.p[0]", "there is no node 'c'", ""),
+        ("3", "", "must be a mapping, not a number", ""),
+    ],
+)
+def test_a_node_that_is_wrong(node: str, path: str, description: str, hint: str) -> None:
+    fault = fault_of(workflow_of(f"b: {node}", "inputs: {paths: {}}\n"))
+    assert fault.path == ".".join(filter(None, ["nodes", "b", path]))
+    assert any(each in fault.description for each in description.split("|"))
+    assert hint in fault.hint
+    assert fault.line == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "description", "hint"),
+    [
+        (
+            WORD_COUNT.replace("nodeflow/v1", "nodeflow/v9"),
+            "apiVersion",
+            "'nodeflow/v9' is not known",
+            "write nodeflow/v1",
+        ),
+        (
+            WORD_COUNT.replace("apiVersion: nodeflow/v1\n", ""),
+            "apiVersion",
+            "is missing",
+            "write apiVersion: nodeflow/v1",
+        ),
+        (WORD_COUNT.replace("kind: Workflow", "kind: Job"), "kind", "'Job' is not known", "write Workflow"),
+        (WORD_COUNT.replace("name: word-count\n", ""), "name", "is missing", "such as"),
+        (WORD_COUNT.replace("word-count", "word count"), "name", "'word count' is not a name", "use a letter"),
+        (
+            WORD_COUNT + "on_failure: panic\n",
+            "on_failure",
+            "'panic' is not known",
+            "write cancel_dependents, fail_fast or continue",
+        ),
+        (WORD_COUNT + "timeout: 5\n", "timeout", "5 has no unit", "write 5s"),
+        (WORD_COUNT + "node: {}\n", "node", "is not a known field", "did you mean nodes?"),
+        (HEAD, "nodes", "there are no nodes", "add one"),
+        (HEAD + "nodes: {}\n", "nodes", "there are no nodes", "add one"),
+        (HEAD + "nodes: [a]\n", "nodes", "must be a mapping, not a list", "write each node"),
+        (workflow_of("1a: {function: m:f}"), "nodes['1a']", "'1a' is not a name", "use a letter"),
+        (workflow_of(f"{'a' * 64}: {{function: m:f}}"), f"nodes.{'a' * 64}", "is not a name", "at most 63"),
+        (
+            WORD_COUNT.replace("items: {type: string}", "items: {type: strin}"),
+            "inputs.paths.items.type",
+            "not a type",
+            "did you mean",
+        ),
+        (
+            WORD_COUNT.replace("type: array", "type: array, default: 3"),
+            "inputs.paths.default",
+            "must be a list, not 3",
+            "default",
+        ),
+        (
+            WORD_COUNT.replace("nodes.total.output", "nodes.totl.output"),
+            "outputs.total",
+            "no node 'totl'",
+            "did you mean total?",
+        ),
+        (WORD_COUNT.replace("nodes.total.output", "index"), "outputs.total", "there is no 'index' here", ""),
+    ],
+)
+def test_a_document_that_is_wrong(text: str, path: str, description: str, hint: str) -> None:
+    fault = fault_of(text)
+    assert fault.path == path
+    assert description in fault.description
+    assert hint in fault.hint
+
+
+def test_cycles_are_named() -> None:
+    text = workflow_of(
+        "a: {function: m:f, needs: [c]}\n"
+        'b: {function: m:f, with: {x: "${nodes.a.output}"}}\n'
+        "c: {function: m:f, when: nodes.b.output == 1}\n"
+        "d: {function: m:f, needs: [e, a]}\n"
+        "e: {function: m:f, needs: [d]}"
+    )
+    first, second = faults_of(text)
+    assert (first.path, first.description) == ("nodes.a", "these nodes wait for each other: a → b → c → a")
+    assert (second.path, second.description) == ("nodes.d", "these nodes wait for each other: d → e → d")
+
+
+def test_all_faults_are_told_at_once_each_with_its_line() -> None:
+    text = (
+        "apiVersion: nodeflow/v2\nkind: Workflow\nnme: w\n"
+        "inputs: {n: integer}\n"
+        "nodes:\n"
+        "  a: {function: m.f, retry: {attemps: 3}, with: {x: '${inputs.m}', y: '${1 +}'}}\n"
+        "  b:\n    function: m:f\n    needs: [a, cc]\n    wen: true\n"
+        "outputs: {o: '${nodes.bb.output}'}\n"
+    )
+    faults = faults_of(text)
+    assert [(fault.path, fault.line) for fault in faults] == [
+        ("apiVersion", 1),
+        ("name", 1),
+        ("nme", 3),
+        ("inputs.n", 4),
+        ("nodes.a.function", 6),
+        ("nodes.a.retry.attempts", 6),
+        ("nodes.a.retry.attemps", 6),
+        ("nodes.a.with.x", 6),
+        ("nodes.a.with.y", 6),
+        ("nodes.b.needs[1]", 9),
+        ("nodes.b.wen", 10),
+        ("outputs.o", 11),
+    ]
+
+
+def test_an_error_carries_its_faults_as_violations() -> None:
+    with pytest.raises(
+        DocumentFaults, match=r"line 3: nme: is not a known field \(did you mean name\?\)|name: is missing"
+    ) as caught:
+        compiled(HEAD.replace("name", "nme") + "nodes: {a: {function: 'm:f'}}\n")
+    assert caught.value.reason == "INVALID_DOCUMENT"
+    assert ("nme", "is not a known field (line 3)", "did you mean name?") in [
+        (each.path, each.description, each.hint) for each in caught.value.violations
+    ]
+
+
+def test_more_faults_than_anyone_reads_are_counted() -> None:
+    text = workflow_of("\n".join(f"n{i}: {{}}" for i in range(300)))
+    with pytest.raises(DocumentFaults, match=r"and 299 more") as caught:
+        compiled(text)
+    assert len(caught.value.faults) == FAULTS_LIMIT
+
+
+def test_lines_of_faults_in_json() -> None:
+    text = '{"apiVersion": "nodeflow/v1",\n"kind": "Workflow",\n"name": "w",\n"nodes": {"a": {\n"function": 3}}}'
+    assert fault_of(text, "application/json").line == 5
+
+
+# ------------------------------------------------------------------- schema
+
+
+def test_the_schema_for_editors_is_in_step_with_the_models() -> None:
+    written = Path(__file__).parents[3] / "docs" / "workflow.schema.json"
+    assert json.loads(written.read_text(encoding="utf-8")) == document_schema(), "run python scripts/write_schema.py"
+
+
+def test_the_schema_for_editors_judges_like_the_compiler() -> None:
+    validator = jsonschema_rs.validator_for(dict(document_schema()))
+    yaml = YAML(typ="safe", pure=True)
+    assert validator.is_valid(yaml.load(WORD_COUNT))
+    assert validator.is_valid(yaml.load(workflow_of("a: {function: m:f, retry: 3, when: true, map: [1]}")))
+    for wrong in (
+        "{}",
+        "{function: m.f}",
+        "{function: m:f, x: 1}",
+        "{function: m:f, timeout: 30}",
+        "{function: m:f, retry: 0}",
+    ):
+        assert not validator.is_valid(yaml.load(workflow_of(f"a: {wrong}")))
+
+
+# ----------------------------------------------------------------- anything
+
+words = st.sampled_from(
+    "apiVersion nodeflow/v1 kind Workflow name nodes inputs outputs function m:f with map needs when retry attempts "
+    "backoff initial timeout 30s type default string a b ${inputs.a} ${nodes.a.output} ${nodes.b.output+1} ${item} "
+    "x${index}y ${ << on_failure".split()
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | words | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words | st.text(max_size=3), inner, max_size=5),
+    max_leaves=20,
+)
+node_like = st.fixed_dictionaries(
+    {"function": st.just("m:f")},
+    optional={
+        "with": st.dictionaries(st.sampled_from("xy"), values, max_size=2),
+        "needs": st.lists(st.sampled_from("abcd"), max_size=2),
+        "when": values,
+        "map": values,
+        "retry": values,
+        "timeout": values,
+    },
+)
+nodes_like = st.dictionaries(st.sampled_from("abc"), node_like | values, max_size=3)
+documents = values | st.fixed_dictionaries(
+    {"apiVersion": st.just("nodeflow/v1"), "kind": st.just("Workflow"), "name": st.just("w"), "nodes": nodes_like},
+    optional={
+        "inputs": st.dictionaries(st.sampled_from("ab"), values),
+        "outputs": st.dictionaries(st.just("o"), values),
+    },
+)
+
+
+def never_worse_than_faults(source: bytes) -> None:
+    try:
+        workflow = compiled(source)
+    except DocumentFaults as faults:
+        # One without a description would be found here: it has no first fault to tell.
+        str(faults.faults[0])
+    else:
+        assert workflow.nodes
+
+
+@given(source=st.binary(max_size=300) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_a_workflow_or_faults(source: bytes) -> None:
+    never_worse_than_faults(source)
+
+
+@settings(max_examples=300)
+@given(document=documents)
+def test_any_mapping_is_a_workflow_or_faults(document: object) -> None:
+    never_worse_than_faults(json.dumps(document).encode())
+
+
+@given(lines=st.lists(st.text(alphabet="ab:-{}[]&*!|>'\"#%@`?, \t", max_size=12), max_size=6))
+def test_any_yaml_like_text_is_a_workflow_or_faults(lines: list[str]) -> None:
+    never_worse_than_faults("\n".join(lines).encode())
+
+
+@given(cut=st.integers(0, len(WORD_COUNT)), other=st.text(max_size=3))
+def test_a_damaged_document_is_a_workflow_or_faults(cut: int, other: str) -> None:
+    never_worse_than_faults((WORD_COUNT[:cut] + other + WORD_COUNT[cut + 1 :]).encode("utf-8", "surrogatepass"))
