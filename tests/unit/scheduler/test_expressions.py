@@ -70,7 +70,7 @@ class FixedScope:
         return self.given_index
 
     def execution(self) -> Mapping[str, object]:
-        return {"id": "e-1", "workflow": "word-count", "revision": "sha256:0", "tenant": "default"}
+        return {"id": "e-1", "workflow": "word-count", "revision": "sha256:0", "tenant": "default", "create_time": ""}
 
 
 def compact(value: object) -> bytes:
@@ -429,7 +429,7 @@ def test_a_condition_is_one_expression() -> None:
         ("${nodes}", "needs a constant name"),
         ("${nodes[inputs.x].output}", "needs a constant name"),
         ("${size(nodes)}", "needs a constant name"),
-        ("${execution.name}", "it has id, workflow, revision, tenant"),
+        ("${execution.name}", "it has id, workflow, revision, tenant, create_time"),
         ("${x + 1}", "did you mean inputs.x?"),
         ("${a.output}", "'a' in 'a.output' is not known (did you mean nodes.a.output?)"),
         ("${input.x + 1}", "did you mean inputs?"),

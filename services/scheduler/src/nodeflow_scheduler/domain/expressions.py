@@ -63,7 +63,7 @@ class Scope(Protocol):
         ...
 
     def execution(self) -> Mapping[str, object]:
-        """Facts of the execution: `id`, `workflow`, `revision`, `tenant`."""
+        """Facts of the execution: `id`, `workflow`, `revision`, `tenant`, `create_time` (RFC 3339)."""
         ...
 
 

@@ -37,7 +37,7 @@ from nodeflow_scheduler.domain.values import NULL, Value
 
 EXPRESSION_LIMIT_CHARS: Final = 4096
 
-EXECUTION_FACTS: Final = ("id", "workflow", "revision", "tenant")
+EXECUTION_FACTS: Final = ("id", "workflow", "revision", "tenant", "create_time")
 
 FUNCTIONS: Final = frozenset(
     {"bytes", "contains", "double", "duration", "dyn", "endsWith", "int", "matches", "size", "startsWith", "string"}

@@ -68,6 +68,8 @@ def _read_json(text: str) -> Source:
 
     try:
         value: JsonValue = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        # Escapes can smuggle in halves of surrogate pairs, which no text in UTF-8 may hold.
+        json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         place = f"at line {error.lineno}, column {error.colno}"
         fault = Fault(path="", description=f"the document is not JSON: {error.msg} {place}", line=error.lineno)
@@ -147,6 +149,8 @@ def _composed(text: str) -> Node:
     yaml = YAML(typ="safe", pure=True)
     # The builder reports all duplicates, each with its path; the library stops at the first.
     yaml.allow_duplicate_keys = True
+    # An anchor may be defined anew in YAML 1.2.
+    yaml.composer.warn_double_anchors = False
     try:
         node = yaml.compose(text)
     except MarkedYAMLError as error:
@@ -261,7 +265,7 @@ class _Builder:
 
     def _key(self, node: Node, path: Path) -> str | None:
         if isinstance(node, ScalarNode) and node.tag in {f"{_TAG}str", f"{_TAG}merge", f"{_TAG}timestamp"}:
-            return str(node.value)
+            return self._text(node, path)
         shown = short(str(node.value)) if isinstance(node, ScalarNode) else "a list or a mapping"
         hint = "put it in quotes" if isinstance(node, ScalarNode) else "use text as the key"
         line = node.start_mark.line + 1
@@ -269,7 +273,7 @@ class _Builder:
         return None
 
     def _scalar(self, node: ScalarNode, path: Path) -> JsonValue:
-        text = str(node.value)
+        text = self._text(node, path)
         kind = str(node.tag or "").removeprefix(_TAG)
         match kind:
             case "null" | "bool" | "int" | "float":
@@ -280,6 +284,16 @@ class _Builder:
                 shown = short(kind if kind.startswith("!") else f"!!{kind}")
                 self.faults.add(path, f"the tag {shown} is not known here", "leave it out, or write text in quotes")
                 return text
+
+    def _text(self, node: ScalarNode, path: Path) -> str:
+        """The text of a node; JSON writes some characters as two escapes, which YAML does not put together."""
+        text = str(node.value)
+        try:
+            return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            half = "holds half of a surrogate pair, which is not a character"
+            self.faults.add(path, half, "write the character itself", node.start_mark.line + 1)
+            return text.encode("utf-8", "replace").decode()
 
     def _plain(self, text: str, path: Path) -> JsonValue:
         """YAML 1.2's core schema; what only looks like a number to other versions is text."""
