@@ -299,7 +299,7 @@ class _Process:
         if number <= self._done or number > self._fed:  # it starts, or is about to tell
             self._check_in(RUNNING_AFTER_S)
             return
-        ran_s = monotonic() - began_at
+        ran_s = max(monotonic() - began_at, 0.0)
         timeout_s = self._timeouts[number - self._done - 1]
         if ran_s < RUNNING_AFTER_S:
             self._check_in(RUNNING_AFTER_S - ran_s)
@@ -360,7 +360,7 @@ class _Process:
             return
         while not self._at_end and self._read_once():
             pass
-        last_started, _ = self._page.begun()
+        last_started = min(self._page.begun()[0], self._fed)
         self._close()
         cause = self._broken or _exit_in_words(self._popen.returncode)
         self._tell(RunnerDied(runner=self._number, last_started=last_started, cause=cause, killed=self._killed))

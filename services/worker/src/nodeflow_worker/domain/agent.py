@@ -1,7 +1,7 @@
 """The agent's state and every change of it: events in, instructions out.
 
 Owns which attempts are held (waiting, being prepared, running, finished and not acknowledged), the tokens seen, the
-bid, the lease and the drain. One door, `handle`; time is an argument. Which runner executes what is the pool's business.
+bid, the lease and the drain. One door, `handle`; time is an argument. Which runner executes what is the pool's.
 """
 
 from collections.abc import Iterator, Sequence

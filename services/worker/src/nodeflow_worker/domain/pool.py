@@ -19,6 +19,8 @@ FEED_LIMIT: Final = 256
 """How many tasks go out in one feed at most."""
 SHARE_S: Final = 0.0005
 """Less work than this is not worth being spread over idle runners."""
+PATIENCE_S: Final = 0.5
+"""How long a directory without a runner waits before one that is never idle is freed for it: a change costs a start."""
 MAX_FAILED_STARTS: Final = 5
 RESTART_DELAY_S: Final = 0.2
 
@@ -42,6 +44,15 @@ class Runner:
         """Return the task with this number, if it has not ended."""
         place = sequence - self.done - 1
         return self.queue[place] if 0 <= place < len(self.queue) else None
+
+    def can_take(self, directory: str) -> bool:
+        """Whether it can be fed tasks of this directory."""
+        return (
+            self.ready
+            and not self.retiring
+            and self.directory in (directory, None)
+            and (not self.queue or self.load_s < FEED_S / 2)
+        )
 
     def took(self, count: int) -> None:
         """Note that the next `count` tasks have ended; they are off the queue already."""
@@ -70,6 +81,7 @@ class Pool:
         self._slots = slots
         self._runners: dict[int, Runner] = {}
         self._waiting: dict[str, deque[Attempt]] = {}
+        self._since: dict[str, float] = {}
         self._last_number = 0
         self._failed_starts = 0
 
@@ -115,6 +127,7 @@ class Pool:
     def abandon(self) -> list[Instruction]:
         """Forget what waits, and kill every runner that was fed."""
         self._waiting.clear()
+        self._since.clear()
         return [Kill(runner=each.number) for each in self._runners.values() if each.queue]
 
     def died(self, number: int, last_started: int) -> Remains:
@@ -143,30 +156,40 @@ class Pool:
             return []
         given_up = [each for line in self._waiting.values() for each in line if each.state is State.WAITING]
         self._waiting.clear()
+        self._since.clear()
         return given_up
 
     def dispatch(self, now: float) -> list[Instruction]:
         """Feed whoever can take more, and make room for directories that no runner is bound to."""
         if not self._waiting:
             return []
+        for directory in self._waiting:
+            self._since.setdefault(directory, now)
+        withheld = self._withheld(now)
         orders: list[Instruction] = []
-        starved = self._starved()
-        for directory in list(self._waiting):
-            line = self._waiting[directory]
-            orders += self._feed(directory, line, now, starved - {directory})
+        for directory, line in list(self._waiting.items()):
+            orders += self._feed(directory, line, withheld)
             if not line:
-                del self._waiting[directory]
-            elif directory in starved:
+                del self._waiting[directory], self._since[directory]
+        for directory, line in self._waiting.items():
+            if directory not in self._served() or now - self._since[directory] > PATIENCE_S:
                 orders += self._make_room(directory, len(line))
         return orders
 
-    def _starved(self) -> set[str]:
-        if len(self._waiting) == 1 and all(each.directory in self._waiting for each in self._runners.values()):
-            return set()
-        return self._waiting.keys() - {each.directory for each in self._runners.values() if not each.retiring}
+    def _served(self) -> set[str | None]:
+        return {each.directory for each in self._runners.values() if not each.retiring}
 
-    def _feed(self, directory: str, line: deque[Attempt], now: float, starved: set[str]) -> list[Instruction]:
-        free = [each for each in self._runners.values() if self._can_take(each, directory, starved)]
+    def _withheld(self, now: float) -> set[int]:
+        """Return runners that are not fed, so that they become idle, and make room for directories without one."""
+        if len(self._waiting) == 1:
+            return set()
+        served = self._served()
+        starved = [each for each, since in self._since.items() if each not in served and now - since > PATIENCE_S]
+        bound = [each.number for each in self._runners.values() if each.directory is not None and not each.retiring]
+        return set(bound[: len(starved)])
+
+    def _feed(self, directory: str, line: deque[Attempt], withheld: set[int]) -> list[Instruction]:
+        free = [each for each in self._runners.values() if each.can_take(directory) and each.number not in withheld]
         # Those bound already come first: an unbound one may be needed for another directory.
         free.sort(key=lambda each: (each.directory is None, bool(each.queue)))
         orders: list[Instruction] = []
@@ -176,16 +199,8 @@ class Pool:
             batch = _take(runner, line, -(-len(line) // (len(free) - place)))
             if batch:
                 runner.directory = directory
-                runner.idle_since = now
                 orders.append(Feed(runner=runner.number, directory=directory, attempts=batch))
         return orders
-
-    @staticmethod
-    def _can_take(runner: Runner, directory: str, starved: set[str]) -> bool:
-        if not runner.ready or runner.retiring or runner.directory not in (directory, None):
-            return False
-        # A runner that is topped up never gets idle, and so never becomes that of another directory.
-        return not runner.queue or (runner.load_s < FEED_S / 2 and not starved)
 
     def _make_room(self, directory: str, wanted: int) -> list[Instruction]:
         """Retire idle runners of other directories, the longest idle first; the ones that replace them are unbound."""

@@ -4,6 +4,7 @@ Owns both formats. A frame is its length in 4 bytes (little endian) and MessageP
 types only: whatever hostile user code writes to the pipe, the agent decodes it into these shapes or kills the runner.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from typing import Final, TypeAlias
@@ -138,11 +139,12 @@ class Page:
         self.pack_begun = self._BEGUN.pack_into
 
     def begun(self) -> tuple[int, float]:
-        """Return the task begun last (0: none) and when, in seconds of the monotonic clock."""
-        while True:
-            number, at = self._BEGUN.unpack_from(self.memory)
-            if self._BEGUN.unpack_from(self.memory) == (number, at):
-                return number, at
+        """Return the task begun last (0: none) and when, in seconds of the monotonic clock.
+
+        User code can write here too: the reader must expect any number, and no number but a finite one.
+        """
+        number, at = self._BEGUN.unpack_from(self.memory)
+        return number, at if math.isfinite(at) else 0.0
 
     def set_stop(self, number: int) -> None:
         """Name the task that the next SIGTERM means."""

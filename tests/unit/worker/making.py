@@ -1,0 +1,31 @@
+"""Attempts and cores for the worker's tests, with defaults that the tests need not repeat."""
+
+from nodeflow_worker.domain import events
+from nodeflow_worker.domain.agent import Agent
+from nodeflow_worker.domain.values import Attempt, Reference, TaskSpec
+
+
+def attempt(
+    task: int = 1,
+    number: int = 1,
+    *,
+    execution: str = "e",
+    shard: int = 1,
+    token: int = 1,
+    function: str = "m:f",
+    directory: str = "/d",
+    timeout_s: float | None = None,
+    arguments: bytes = b"{}",
+    references: tuple[Reference, ...] = (),
+) -> Attempt:
+    spec = TaskSpec(tenant="t", function=function, directory=directory, timeout_s=timeout_s)
+    return Attempt(execution, task, number, shard, token, spec, arguments, references)
+
+
+def started_agent(slots: int = 2, max_credits: int = 1024) -> Agent:
+    """A core whose runners 1 to `slots` are ready."""
+    agent = Agent(slots=slots, max_credits=max_credits)
+    agent.handle(events.Started(), 0.0)
+    for runner in range(1, slots + 1):
+        assert agent.handle(events.RunnerReady(runner=runner), 0.0) == []
+    return agent
