@@ -34,7 +34,8 @@ class Payload(_message.Message):
     """The media type of the bytes. Empty means `application/json`.
 
     `application/vnd.nodeflow.manifest+json` is a JSON list with one object for each item of a fan-in:
-    `{"value": …}` for a value, `{"artifact": {"digest": …, "size_bytes": …}}` for one that is stored as an artifact.
+    `{"value": …}` for a value, `{"artifact": {"digest": …, "size_bytes": …}, "content_type": …}` for one that is stored as an artifact,
+    `{"bytes": "<base64>", "content_type": …}` for one that is not JSON.
     """
     @_builtins.property
     def artifact(self) -> Global___ArtifactReference:

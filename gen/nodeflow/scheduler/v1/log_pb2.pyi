@@ -558,9 +558,49 @@ Global___ExecutionFinished: _TypeAlias = ExecutionFinished  # noqa: Y015
 
 @_typing.final
 class ExecutionSnapshot(_message.Message):
-    """The whole state of an execution at a sequence. Lists are indexed by task number."""
+    """The whole state of an open execution at a sequence. Lists are indexed by task number."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FailedCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class LostCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
     class PayloadsEntry(_message.Message):
@@ -625,47 +665,7 @@ class ExecutionSnapshot(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
-    class FencingTokensEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.int
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.int = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
     class StartsUnixMsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.int
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.int = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class FinishesUnixMsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -719,9 +719,8 @@ class ExecutionSnapshot(_message.Message):
     EXPANSIONS_FIELD_NUMBER: _builtins.int
     FENCING_TOKENS_FIELD_NUMBER: _builtins.int
     CANCEL_REASON_FIELD_NUMBER: _builtins.int
-    PARENT_FAILED_TASKS_FIELD_NUMBER: _builtins.int
-    STARTS_UNIX_MS_FIELD_NUMBER: _builtins.int
     FINISHES_UNIX_MS_FIELD_NUMBER: _builtins.int
+    STARTS_UNIX_MS_FIELD_NUMBER: _builtins.int
     WORKER_IDS_FIELD_NUMBER: _builtins.int
     start_unix_ms: _builtins.int
     """When it began."""
@@ -742,16 +741,16 @@ class ExecutionSnapshot(_message.Message):
         """The current attempt of each task."""
 
     @_builtins.property
-    def failed_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """How many tries of each task failed."""
+    def failed_counts(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """How many tries of tasks failed, by task number."""
 
     @_builtins.property
-    def lost_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """How many attempts of each task were lost."""
+    def lost_counts(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """How many attempts of tasks were lost, by task number."""
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """The results as inline JSON."""
+        """The results of tasks as inline JSON; empty where there is none."""
 
     @_builtins.property
     def payloads(self) -> _containers.MessageMap[_builtins.int, _payload_pb2.Payload]:
@@ -770,20 +769,16 @@ class ExecutionSnapshot(_message.Message):
         """The items of mapped nodes."""
 
     @_builtins.property
-    def fencing_tokens(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
-        """The token of the current attempt of each task that is QUEUED or RUNNING, by task number."""
+    def fencing_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The token of the last attempt of each task."""
 
     @_builtins.property
-    def parent_failed_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Tasks that were skipped because of a failed parent."""
+    def finishes_unix_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each task reached a final state; 0 for never."""
 
     @_builtins.property
     def starts_unix_ms(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
         """When attempts began, by task number."""
-
-    @_builtins.property
-    def finishes_unix_ms(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
-        """When tasks reached a final state, by task number."""
 
     @_builtins.property
     def worker_ids(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
@@ -798,23 +793,22 @@ class ExecutionSnapshot(_message.Message):
         sequence: _builtins.int = ...,
         states: _builtins.bytes = ...,
         attempt_numbers: _abc.Iterable[_builtins.int] | None = ...,
-        failed_counts: _abc.Iterable[_builtins.int] | None = ...,
-        lost_counts: _abc.Iterable[_builtins.int] | None = ...,
+        failed_counts: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+        lost_counts: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
         outputs: _abc.Iterable[_builtins.bytes] | None = ...,
         payloads: _abc.Mapping[_builtins.int, _payload_pb2.Payload] | None = ...,
         retries_unix_ms: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
         failures: _abc.Mapping[_builtins.int, _failure_pb2.Failure] | None = ...,
         expansions: _abc.Iterable[Global___NodeExpanded] | None = ...,
-        fencing_tokens: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+        fencing_tokens: _abc.Iterable[_builtins.int] | None = ...,
         cancel_reason: _builtins.str | None = ...,
-        parent_failed_tasks: _abc.Iterable[_builtins.int] | None = ...,
+        finishes_unix_ms: _abc.Iterable[_builtins.int] | None = ...,
         starts_unix_ms: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
-        finishes_unix_ms: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
         worker_ids: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "cancel_reason", b"cancel_reason", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "attempt_numbers", b"attempt_numbers", "cancel_reason", b"cancel_reason", "expansions", b"expansions", "failed_counts", b"failed_counts", "failures", b"failures", "fencing_tokens", b"fencing_tokens", "finishes_unix_ms", b"finishes_unix_ms", "lost_counts", b"lost_counts", "outputs", b"outputs", "parent_failed_tasks", b"parent_failed_tasks", "payloads", b"payloads", "retries_unix_ms", b"retries_unix_ms", "sequence", b"sequence", "start_unix_ms", b"start_unix_ms", "started", b"started", "starts_unix_ms", b"starts_unix_ms", "states", b"states", "time_unix_ms", b"time_unix_ms", "worker_ids", b"worker_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "attempt_numbers", b"attempt_numbers", "cancel_reason", b"cancel_reason", "expansions", b"expansions", "failed_counts", b"failed_counts", "failures", b"failures", "fencing_tokens", b"fencing_tokens", "finishes_unix_ms", b"finishes_unix_ms", "lost_counts", b"lost_counts", "outputs", b"outputs", "payloads", b"payloads", "retries_unix_ms", b"retries_unix_ms", "sequence", b"sequence", "start_unix_ms", b"start_unix_ms", "started", b"started", "starts_unix_ms", b"starts_unix_ms", "states", b"states", "time_unix_ms", b"time_unix_ms", "worker_ids", b"worker_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015

@@ -175,7 +175,9 @@ def read_scheduler_request(stream: int, request: pb.CoordinateRequest) -> Iterat
         yield ev.CancellationReceived(session_id=stop.session_id, cancellation=stop.cancellation)
     for given in request.assignments:
         batch = AssignmentsMessage(given.batch)
-        yield ev.AssignmentsReceived(stream=stream, session_id=given.session_id, batch=batch)
+        yield ev.AssignmentsReceived(
+            stream=stream, session_id=given.session_id, generation=given.generation, batch=batch
+        )
 
 
 def write_capacity(capacity: Capacity) -> pb.Capacity:
@@ -252,7 +254,9 @@ class SchedulerWriter:
                 reported.updates.CopyFrom(frame.updates.message)
             case do.SendHeld():
                 assert isinstance(frame.held, HeldMessage)
-                response.held.append(pb.SessionHeld(session_id=frame.session_id, held=frame.held.message))
+                response.held.append(
+                    pb.SessionHeld(session_id=frame.session_id, held=frame.held.message, generation=frame.generation)
+                )
             case do.SendOpened():
                 response.opened.extend(map(_opened, frame.sessions))
             case do.SendCapacity():

@@ -12,7 +12,7 @@ INLINE_LIMIT_BYTES = 64 * 1024
 
 JSON = "application/json"
 MANIFEST = "application/vnd.nodeflow.manifest+json"
-"""A JSON list of `{"value": …}` or `{"artifact": {"digest": …, "size_bytes": …}}`, one for each item of a fan-in."""
+"""A JSON list with one object for each item of a fan-in; `common/v1/payload.proto` tells its forms."""
 
 NULL = b"null"
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nodeflow_scheduler.domain.expressions import Arguments, Expression, InputsChecker
+from nodeflow_scheduler.domain.expressions import Arguments, Expression
+from nodeflow_scheduler.domain.inputs import InputsChecker
 
 
 class FailurePolicy(StrEnum):

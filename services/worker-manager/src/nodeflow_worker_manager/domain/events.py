@@ -136,10 +136,11 @@ class ShardsReleased:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssignmentsReceived:
-    """A scheduler hands attempts to a session."""
+    """A scheduler hands attempts to a session; `generation` is that of the last report which it has read."""
 
     stream: int
     session_id: str
+    generation: int
     batch: Assignments
 
 

@@ -90,6 +90,7 @@ class SendHeld:
 
     stream: int
     session_id: str
+    generation: int
     held: Held
 
 

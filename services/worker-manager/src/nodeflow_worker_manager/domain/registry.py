@@ -289,7 +289,10 @@ class SessionRegistry:
         session.drop_report()
         for number in waiting:
             shards = self._shards.streams[number].shards
-            yield do.SendHeld(stream=number, session_id=session.session_id, held=held.only(shards))
+            generation = session.generations[number] = session.generations.get(number, 0) + 1
+            yield do.SendHeld(
+                stream=number, session_id=session.session_id, generation=generation, held=held.only(shards)
+            )
         yield from self._tell_bid(session)
 
     def _on_updates(self, event: ev.UpdatesReceived) -> Instructions:
@@ -350,6 +353,7 @@ class SessionRegistry:
         self._shards.detach(number)
         for session in self._sessions.values():
             session.awaiting.discard(number)
+            session.generations.pop(number, None)
 
     def _ask_for_held(self, stream: int) -> Instructions:
         """Have every connected session report to a stream; a report that is under way serves it as well."""
@@ -376,6 +380,9 @@ class SessionRegistry:
         session = self._reachable(event.session_id)
         if session is None or session.connection is None:
             # The scheduler learns from the report after the reconnect, or from the session's end.
+            return
+        if event.generation != session.generations.get(event.stream, 0):
+            # It crossed a report, in which the scheduler misses it: it counts as lost there, so it must not arrive.
             return
         session.assigned_count += batch.count
         if session.asked:

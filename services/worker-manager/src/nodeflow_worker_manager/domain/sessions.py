@@ -95,6 +95,8 @@ class Session:
     """Whether a report of all that is held is under way on this connection."""
     awaiting: set[int] = field(default_factory=set)
     """Scheduler streams that get the report when it comes; until then they get no updates of this session."""
+    generations: dict[int, int] = field(default_factory=dict)
+    """How many reports each scheduler stream got. Assignments that are based on an earlier one are dropped."""
     since_asked: list[Assignments] = field(default_factory=list)
     """What was handed over after the report was asked for, so that the report cannot contain it."""
 

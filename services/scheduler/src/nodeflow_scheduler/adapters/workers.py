@@ -1,0 +1,161 @@
+"""The worker-managers, each over one Coordinate stream that is attached anew after a break and after every claim."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as manager_pb2
+from nodeflow.worker_manager.v1.worker_manager_service_pb2_grpc import WorkerManagerServiceStub
+
+from nodeflow_scheduler.domain.messages import (
+    AttemptRef,
+    CapacityChanged,
+    Input,
+    Lease,
+    ManagerAttached,
+    ManagerLost,
+    SessionClosed,
+    SessionOpened,
+)
+from nodeflow_scheduler.ports import Prepared
+from nodeflow_scheduler.wire.attempts import assignment_batch, held_of, keys_of, updates_of
+from nodeflow_shared.retry import Backoff, keep_connected
+from nodeflow_shared.streams import Inbox, Outbox
+
+OUTBOX_LIMIT = 4_096
+"""Messages that may wait for a worker-manager that does not read. Beyond it the stream is ended: what was lost is learned at the next attachment."""
+
+STOP_GRACE_S = 5
+"""How long a running attempt may take to stop after a cancellation."""
+
+
+class GrpcWorkers:
+    """`Workers`, over some worker-managers."""
+
+    def __init__(self, channels: Mapping[str, grpc.aio.Channel], scheduler_id: str, inbox: Inbox[Input]) -> None:
+        self._links = {name: ManagerLink(name, channel, scheduler_id, inbox) for name, channel in channels.items()}
+
+    async def run(self) -> None:
+        """Keeps all streams open until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for name, link in self._links.items():
+                group.create_task(link.run(), name=f"coordinate {name}")
+
+    def claim(self, leases: Sequence[Lease]) -> None:
+        """See the port."""
+        for link in self._links.values():
+            link.claim(leases)
+
+    def assign(self, manager: str, session_id: str, generation: int, prepared: Sequence[Prepared]) -> None:
+        """See the port."""
+        batch = assignment_batch(prepared)
+        part = manager_pb2.SessionAssignments(session_id=session_id, batch=batch, generation=generation)
+        self._links[manager].send(manager_pb2.CoordinateRequest(assignments=[part]))
+
+    def acknowledge(self, manager: str, acks: Mapping[str, list[int]]) -> None:
+        """See the port."""
+        parts = [
+            manager_pb2.SessionAcknowledgement(
+                session_id=session_id,
+                acknowledgement=manager_pb2.ResultAcknowledgement(result_ids=result_ids),
+            )
+            for session_id, result_ids in acks.items()
+        ]
+        self._links[manager].send(manager_pb2.CoordinateRequest(acknowledgements=parts))
+
+    def stop(self, manager: str, stops: Mapping[str, list[AttemptRef]]) -> None:
+        """See the port."""
+        grace = Duration(seconds=STOP_GRACE_S)
+        parts = [
+            manager_pb2.SessionCancellation(
+                session_id=session_id,
+                cancellation=manager_pb2.Cancellation(attempts=keys_of(refs), grace_timeout=grace),
+            )
+            for session_id, refs in stops.items()
+        ]
+        self._links[manager].send(manager_pb2.CoordinateRequest(cancellations=parts))
+
+
+class ManagerLink:
+    """The stream to one worker-manager."""
+
+    def __init__(self, name: str, channel: grpc.aio.Channel, scheduler_id: str, inbox: Inbox[Input]) -> None:
+        self._name = name
+        self._stub = WorkerManagerServiceStub(channel)
+        self._scheduler_id = scheduler_id
+        self._inbox = inbox
+        self._claims: list[manager_pb2.ShardClaim] = []
+        self._claimed = asyncio.Event()
+        self._outbox: Outbox[manager_pb2.CoordinateRequest] | None = None
+        self._backoff = Backoff()
+
+    async def run(self) -> None:
+        """Keeps the stream open until cancelled."""
+        await self._claimed.wait()
+        await keep_connected(f"worker-manager {self._name}", self._live, backoff=self._backoff)
+
+    def claim(self, leases: Sequence[Lease]) -> None:
+        """Attaches anew with these shards. From now on nothing of the stream before is passed on."""
+        self._claims = [manager_pb2.ShardClaim(shard=each.shard, fencing_token=each.token) for each in leases]
+        self._detach()
+        self._claimed.set()
+
+    def send(self, request: manager_pb2.CoordinateRequest) -> None:
+        """Queues a message; drops it when there is no stream, and ends a stream that does not read."""
+        if self._outbox is not None and not self._outbox.offer(request):
+            self._detach()
+
+    def _detach(self) -> None:
+        outbox, self._outbox = self._outbox, None
+        if outbox is not None:
+            outbox.close()
+
+    async def _live(self) -> None:
+        """One life of the stream. It is over as soon as its outbox is not the current one any more."""
+        outbox: Outbox[manager_pb2.CoordinateRequest] = Outbox(OUTBOX_LIMIT)
+        outbox.offer(
+            manager_pb2.CoordinateRequest(
+                attach=manager_pb2.Attach(scheduler_id=self._scheduler_id), claims=self._claims
+            )
+        )
+        self._outbox = outbox
+        try:
+            async for response in self._stub.Coordinate(outbox):
+                if self._outbox is not outbox:
+                    return
+                self._backoff.reset()
+                self._pass_on(response)
+                await self._inbox.room()
+        finally:
+            if self._outbox is outbox:
+                self._detach()
+                self._inbox.push(ManagerLost(manager=self._name))
+
+    def _pass_on(self, response: manager_pb2.CoordinateResponse) -> None:
+        """Pushes what a response says, in the order of its fields."""
+        push: Callable[[Input], None] = self._inbox.push
+        for opened in response.opened:
+            capacity = opened.capacity
+            push(
+                SessionOpened(
+                    manager=self._name,
+                    session_id=opened.session_id,
+                    worker_id=opened.worker_id,
+                    slots=capacity.slots,
+                    credits=capacity.credits,
+                )
+            )
+        for held in response.held:
+            push(held_of(held))
+        for updates in response.updates:
+            push(updates_of(updates.session_id, updates.updates))
+        for changed in response.capacities:
+            capacity = changed.capacity
+            push(CapacityChanged(session_id=changed.session_id, slots=capacity.slots, credits=capacity.credits))
+        for closed in response.closed:
+            push(SessionClosed(session_id=closed.session_id, reason=closed.reason))
+        if response.attached:
+            push(ManagerAttached(manager=self._name))

@@ -1,0 +1,58 @@
+"""Why something failed, as the core sees it, and the failures that the engine itself declares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class FailureKind(IntEnum):
+    """Whose fault a failure is. The numbers are those on the wire."""
+
+    TRANSIENT = 1
+    PERMANENT = 2
+    SYSTEM = 3
+    USER = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A failure of an attempt, a task or an execution."""
+
+    kind: FailureKind
+    reason: str
+    """A constant in UPPER_SNAKE_CASE."""
+    message: str
+    retryable: bool = False
+    error_type: str = ""
+    traceback: str = ""
+    cause: Failure | None = None
+
+
+def expression_failed(what: str, detail: str) -> Failure:
+    """An expression of the document could not be computed from the values at hand."""
+    return Failure(kind=FailureKind.USER, reason="EXPRESSION_FAILED", message=f"{what}: {detail}")
+
+
+def lost_too_often(losses: int) -> Failure:
+    """Every attempt took its worker down, or the workers keep dying under it."""
+    message = f"{losses} attempts in a row were lost with their workers; the task may be what kills them"
+    return Failure(kind=FailureKind.SYSTEM, reason="WORKER_LOST", message=message)
+
+
+def items_failed(failed: int, total: int, first: Failure | None) -> Failure:
+    """Items of a mapped node failed."""
+    message = f"{failed} of {total} items did not complete"
+    return Failure(kind=FailureKind.USER, reason="ITEMS_FAILED", message=message, cause=first)
+
+
+def execution_timed_out(timeout_ms: int) -> Failure:
+    """The execution's time was up."""
+    message = f"the execution did not finish within {timeout_ms / 1000:g} s"
+    return Failure(kind=FailureKind.TRANSIENT, reason="EXECUTION_TIMEOUT", message=message)
+
+
+def node_failed(node: str, cause: Failure | None) -> Failure:
+    """The execution failed because a node did."""
+    kind = cause.kind if cause is not None else FailureKind.USER
+    return Failure(kind=kind, reason="NODE_FAILED", message=f"node {node!r} failed", cause=cause)

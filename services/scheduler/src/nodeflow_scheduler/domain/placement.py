@@ -1,0 +1,198 @@
+"""Which worker gets which attempt, and who holds what.
+
+What is waiting and who holds what is derived from committed grants and the reports of workers (promise I6); nothing is counted beside them. An attempt
+that was handed out, or may have been handed out by an earlier scheduler, is in exactly one place: `ready` (waits for a worker), a session's `live` (that session answers for it), or
+`doubtful` (it may be held by a session that has not reported yet). What is still doubtful when every session has reported was certainly lost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from nodeflow_scheduler.domain.execution import Execution
+from nodeflow_scheduler.domain.lifecycle import TaskState
+
+_QUEUED = int(TaskState.QUEUED)
+
+Key = tuple[str, int, int]
+"""An attempt: execution id, task number, attempt number."""
+
+
+class Grant(NamedTuple):
+    """An attempt to hand out."""
+
+    execution: Execution
+    task: int
+    attempt: int
+
+    @property
+    def key(self) -> Key:
+        """The attempt's name."""
+        return (self.execution.execution_id, self.task, self.attempt)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the task still waits for this very attempt."""
+        execution, task, attempt = self
+        return execution.states[task] == _QUEUED and execution.attempts[task] == attempt
+
+
+@dataclass(slots=True)
+class Session:
+    """A worker session, as a worker-manager announced it."""
+
+    session_id: str
+    worker_id: str
+    manager: str
+    """The worker-manager that can reach it."""
+    slots: int = 0
+    credits: int = 0
+    generation: int = 0
+    """The last `held` report; 0 before the first, and then nothing may be handed out."""
+    connected: bool = False
+    live: set[Key] = field(default_factory=set)
+    withheld: bool = False
+    """It refused something; nothing more until an attempt ends there or its bid changes."""
+
+    @property
+    def free_slots(self) -> int:
+        """How many attempts would begin at once."""
+        return self.slots - len(self.live) if self._takes else 0
+
+    @property
+    def room(self) -> int:
+        """How many attempts it would take."""
+        return self.slots + self.credits - len(self.live) if self._takes else 0
+
+    @property
+    def _takes(self) -> bool:
+        return self.generation > 0 and not self.withheld
+
+
+class Placement:
+    """All sessions, and all attempts that are handed out or wait to be."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, Session] = {}
+        self.ready: deque[Grant] = deque()
+        self.doubtful: set[Key] = set()
+        self._attached: set[str] = set()
+
+    # ---------------------------------------------------------------- sessions
+
+    def on_opened(self, session: Session) -> None:
+        """A session is known from now on. What an earlier one of the same id held is in doubt until it reports."""
+        before = self.sessions.get(session.session_id)
+        if before is not None and before.manager == session.manager:
+            session.live, session.generation = before.live, before.generation
+        elif before is not None:
+            self.doubtful |= before.live
+        self.sessions[session.session_id] = session
+
+    def on_held(self, session_id: str, generation: int, held: Iterable[Key], finished: Iterable[Key]) -> set[Key]:
+        """A session reported all that it holds and all results it has; returns what it should hold but does not: lost on the way."""
+        session = self.sessions[session_id]
+        held_keys = set(held)
+        missing = session.live - held_keys - set(finished)
+        session.live = held_keys
+        session.generation = generation
+        session.withheld = False
+        self.doubtful -= held_keys
+        return missing
+
+    def on_capacity(self, session_id: str, slots: int, credits: int) -> None:
+        """A session's standing bid changed."""
+        session = self.sessions.get(session_id)
+        if session is not None:
+            session.slots, session.credits, session.withheld = slots, credits, False
+
+    def on_closed(self, session_id: str) -> set[Key]:
+        """A session ended; returns what it held."""
+        session = self.sessions.pop(session_id, None)
+        return session.live if session is not None else set()
+
+    def on_ended(self, session_id: str, key: Key) -> None:
+        """An attempt ended on a session."""
+        session = self.sessions.get(session_id)
+        if session is not None:
+            session.live.discard(key)
+            session.withheld = False
+
+    def on_refused(self, session_id: str, grants: Iterable[Grant]) -> None:
+        """A session did not take attempts; they never started, and go to the front of the line."""
+        session = self.sessions.get(session_id)
+        for grant in grants:
+            if session is not None:
+                session.live.discard(grant.key)
+                session.withheld = True
+            self.ready.appendleft(grant)
+
+    def on_manager_attached(self, manager: str) -> None:
+        """A worker-manager has named all its sessions."""
+        self._attached.add(manager)
+
+    def on_manager_lost(self, manager: str) -> None:
+        """A worker-manager is out of reach; its workers may go on, and what they hold is in doubt until they report."""
+        self._attached.discard(manager)
+        for session in [session for session in self.sessions.values() if session.manager == manager]:
+            self.doubtful |= session.live
+            del self.sessions[session.session_id]
+
+    def certain(self, managers: Iterable[str]) -> bool:
+        """Whether every session that could hold a doubtful attempt has reported."""
+        return self._attached.issuperset(managers) and all(session.generation for session in self.sessions.values())
+
+    # ------------------------------------------------------------------ grants
+
+    def enqueue(self, execution: Execution, queued: Iterable[tuple[int, int]]) -> None:
+        """Attempts whose QUEUED event is committed."""
+        self.ready.extend(Grant(execution, task, attempt) for task, attempt in queued)
+
+    def doubt(self, key: Key) -> None:
+        """An attempt that an earlier scheduler may have handed out."""
+        self.doubtful.add(key)
+
+    def forget_shards(self, shards: set[int]) -> None:
+        """Shards are somebody else's now. What workers hold of them stays counted as theirs, for it uses their slots."""
+        self.ready = deque(grant for grant in self.ready if grant.execution.shard not in shards)
+
+    def assign(self) -> dict[str, list[Grant]]:
+        """Hands out what waits: free slots first, evenly; then credits, evenly. Returns grants by session id, in order."""
+        assigned: dict[str, list[Grant]] = {}
+        if self.ready:
+            self._fill(assigned, by_slots=True)
+        if self.ready:
+            self._fill(assigned, by_slots=False)
+        return assigned
+
+    def _fill(self, assigned: dict[str, list[Grant]], *, by_slots: bool) -> None:
+        rooms = [
+            (room, session)
+            for session in self.sessions.values()
+            if (room := session.free_slots if by_slots else session.room) > 0
+        ]
+        rooms.sort(key=lambda each: (each[0], each[1].session_id))
+        for position, (room, session) in enumerate(rooms):
+            share = -(-len(self.ready) // (len(rooms) - position))
+            taken = self._take(min(room, share))
+            if taken:
+                session.live.update([(grant[0].execution_id, grant[1], grant[2]) for grant in taken])
+                assigned.setdefault(session.session_id, []).extend(taken)
+
+    def _take(self, count: int) -> list[Grant]:
+        """The next attempts in line that are still wanted."""
+        ready = self.ready
+        taken: list[Grant] = []
+        while count and ready:
+            grant = ready.popleft()
+            if grant.is_wanted:
+                taken.append(grant)
+                count -= 1
+        return taken
+
+    def holder_of(self, key: Key) -> Session | None:
+        """The session that answers for an attempt."""
+        return next((session for session in self.sessions.values() if key in session.live), None)

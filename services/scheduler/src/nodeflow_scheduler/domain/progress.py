@@ -1,0 +1,314 @@
+"""What follows from what happened: the decisions about one execution, each written down as an event at once.
+
+`Draft` is the only way to decide: it applies each event to the execution and keeps it for the log. It knows nothing of workers, shards or time other than what it is given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from nodeflow_scheduler.domain.events import (
+    AttemptsLost,
+    CancelRequested,
+    Event,
+    ExecutionFinished,
+    NodeExpanded,
+    TaskFailed,
+    TasksCancelled,
+    TasksCompleted,
+    TasksQueued,
+    TasksSkipped,
+    TasksStarted,
+)
+from nodeflow_scheduler.domain.execution import Execution, describe, to_store
+from nodeflow_scheduler.domain.expressions import truth
+from nodeflow_scheduler.domain.failures import (
+    Failure,
+    execution_timed_out,
+    expression_failed,
+    items_failed,
+    lost_too_often,
+    node_failed,
+)
+from nodeflow_scheduler.domain.lifecycle import ExecutionState, TaskState
+from nodeflow_scheduler.domain.retries import LOST_ATTEMPTS_LIMIT, retry_delay_ms
+from nodeflow_scheduler.domain.values import INLINE_LIMIT_BYTES, JSON, Stored, Value
+from nodeflow_scheduler.domain.workflow import FailurePolicy
+from nodeflow_shared.errors import NodeflowError
+
+MAP_ITEMS_LIMIT = 100_000
+MAP_BYTES_LIMIT = 16 * 1024 * 1024
+"""What one mapped node may be expanded to."""
+
+_QUEUED, _RUNNING, _PENDING = TaskState.QUEUED, TaskState.RUNNING, TaskState.PENDING
+
+
+class NotAtHand(Exception):
+    """A decision needs the bytes of an artifact that is not in memory; it is taken when they have come."""
+
+    def __init__(self, value: Stored) -> None:
+        super().__init__(value.digest)
+        self.value = value
+
+
+class NotStored(Exception):
+    """A decision refers to bytes that the artifact store does not have yet; it is taken when it has them."""
+
+    def __init__(self, value: Stored) -> None:
+        super().__init__(value.digest)
+        self.value = value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """Artifacts as the core sees them."""
+
+    bytes_of: Callable[[Stored], bytes]
+    """The bytes of a value; raises NotAtHand."""
+    require: Callable[[str, Stored], None]
+    """Makes sure that a tenant's value is in the artifact store; raises NotStored."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """The events of one execution in one turn, applied and not yet committed."""
+
+    execution: Execution
+    now_ms: int
+    token: int
+    shelf: Shelf
+    first_sequence: int
+    events: list[Event] = field(default_factory=list)
+    queued: list[tuple[int, int]] = field(default_factory=list)
+    """Tasks and attempts to hand out once this is committed."""
+    stopped: list[tuple[int, int]] = field(default_factory=list)
+    """Tasks and attempts that a worker may hold and shall stop."""
+    artifacts: list[str] = field(default_factory=list)
+    """Digests that the events refer to."""
+
+    def add(self, event: Event) -> None:
+        """Applies an event and keeps it for the log."""
+        self.execution.apply(event, self.now_ms, self.token)
+        self.events.append(event)
+
+    # ------------------------------------------------------------ what came in
+
+    def complete(self, tasks: list[int], attempts: list[int], outputs: list[Value | None]) -> None:
+        """Attempts succeeded. The caller has checked that they are current, each once."""
+        self.add(TasksCompleted(tasks, attempts, outputs))
+        self.artifacts.extend(output.digest for output in outputs if isinstance(output, Stored) and output.digest)
+
+    def start(self, tasks: list[int], attempts: list[int], worker_id: str) -> None:
+        """Attempts began."""
+        self.add(TasksStarted(tasks, attempts, worker_id))
+
+    def fail(self, task: int, attempt: int, failure: Failure) -> None:
+        """An attempt failed. It is tried again if the node's policy says so."""
+        execution = self.execution
+        policy = execution.workflow.nodes[execution.node_of(task)].retry
+        failed_count = execution.failed_counts.get(task, 0) + 1
+        key = f"{execution.execution_id}/{task}/{attempt}"
+        delay_ms = retry_delay_ms(policy, failed_count, failure, key) if attempt else None
+        self.add(TaskFailed(task, attempt, failure, self.now_ms + delay_ms if delay_ms else 0))
+
+    def lose(self, tasks: list[int], reason: str) -> None:
+        """Attempts are lost. They are tried again at once, and do not count as tries of the user's."""
+        execution = self.execution
+        self.add(AttemptsLost(tasks, [execution.attempts[task] for task in tasks], reason))
+        again = [task for task in tasks if execution.lost_counts[task] < LOST_ATTEMPTS_LIMIT]
+        for task in sorted(set(tasks).difference(again)):
+            self.add(TaskFailed(task, execution.attempts[task], lost_too_often(LOST_ATTEMPTS_LIMIT), 0))
+        self.queue(again)
+
+    def retry(self, task: int) -> None:
+        """A backoff has ended."""
+        self.queue([task])
+
+    def cancel(self, reason: str) -> None:
+        """A person wants it cancelled."""
+        self.add(CancelRequested(reason))
+        self._cancel_all("CANCEL_REQUESTED")
+        self.add(ExecutionFinished(ExecutionState.CANCELLED, None, None))
+
+    def time_out(self) -> None:
+        """The execution's time is up."""
+        self._cancel_all("EXECUTION_TIMEOUT")
+        failure = execution_timed_out(self.execution.workflow.timeout_ms or 0)
+        self.add(ExecutionFinished(ExecutionState.FAILED, None, failure))
+
+    def queue(self, tasks: list[int]) -> None:
+        """Makes tasks ready for their next attempts."""
+        if not tasks:
+            return
+        attempts = [self.execution.attempts[task] + 1 for task in tasks]
+        self.add(TasksQueued(tasks, attempts))
+        self.queued.extend(zip(tasks, attempts, strict=True))
+
+    # ----------------------------------------------------------- what follows
+
+    def advance(self) -> None:
+        """Takes every decision that is possible now, to the end of the execution if it has come.
+
+        Raises NotAtHand or NotStored when a decision waits for an artifact. What was decided until then stands; call again when it is there.
+        """
+        execution = self.execution
+        parked: list[int] = []
+        waiting: NotAtHand | None = None
+        while not execution.finished:
+            if execution.broken:
+                broken, execution.broken = execution.broken, []
+                self._propagate(broken)
+            elif execution.ready:
+                ready, execution.ready = execution.ready, []
+                waiting = self._consider(ready, parked) or waiting
+            elif execution.settled:
+                settled, execution.settled = execution.settled, []
+                for node in settled:
+                    self._settle(node)
+            elif execution.open_count == 0:
+                self._finish()
+            else:
+                break
+        execution.ready = parked
+        if waiting is not None:
+            raise waiting
+
+    def _consider(self, ready: Sequence[int], parked: list[int]) -> NotAtHand | None:
+        """Ready nodes: queue, expand or skip them. What waits for bytes is parked; says what the last of them waits for."""
+        execution = self.execution
+        nodes, states = execution.workflow.nodes, execution.states
+        queued: list[int] = []
+        waiting: NotAtHand | None = None
+        for task in ready:
+            node = nodes[task]
+            if states[task] != _PENDING:
+                continue  # It was cancelled or skipped when another parent failed.
+            if node.when is None and node.map is None:
+                queued.append(task)
+                continue
+            try:
+                self._decide_special(task, queued)
+            except NotAtHand as reason:
+                waiting = reason
+                parked.append(task)
+            except NodeflowError as error:
+                self.add(TaskFailed(task, 0, expression_failed(f"node {node.name!r}", error.message), 0))
+        self.queue(queued)
+        return waiting
+
+    def _decide_special(self, task: int, queued: list[int]) -> None:
+        """A node with a condition, a list, or both."""
+        execution = self.execution
+        node = execution.workflow.nodes[task]
+        if node.when is not None and not truth(node.when, execution):
+            self.add(TasksSkipped([task], parent_failed=False))
+        elif node.map is None:
+            queued.append(task)
+        else:
+            value = node.map.evaluate(execution)
+            data = self.shelf.bytes_of(value) if isinstance(value, Stored) else value
+            items = split_items(data)
+            first = len(execution.states)
+            self.add(NodeExpanded(task, first, items))
+            self.queue(list(range(first, first + len(items))))
+
+    def _settle(self, node: int) -> None:
+        """All items of a mapped node are in a final state."""
+        execution = self.execution
+        expansion = execution.expansions[node]
+        if execution.states[node] != _RUNNING:
+            return
+        if expansion.unsuccessful and execution.workflow.on_failure is not FailurePolicy.CONTINUE:
+            first = next((execution.failures[task] for task in expansion.tasks if task in execution.failures), None)
+            failure = items_failed(expansion.unsuccessful, len(expansion.items), first)
+            self.add(TaskFailed(node, 0, failure, 0))
+        else:
+            self.add(TasksCompleted([node], [0], [None]))
+
+    def _propagate(self, failed: Iterable[int]) -> None:
+        """What the failure of nodes does to the rest."""
+        execution = self.execution
+        policy = execution.workflow.on_failure
+        if policy is FailurePolicy.FAIL_FAST:
+            self._cancel_all("FAIL_FAST")
+            return
+        descendants = self._pending_descendants(failed)
+        if not descendants:
+            return
+        if policy is FailurePolicy.CONTINUE:
+            self.add(TasksSkipped(descendants, parent_failed=True))
+        else:
+            self.add(TasksCancelled(descendants, "PARENT_FAILED"))
+
+    def _pending_descendants(self, nodes: Iterable[int]) -> list[int]:
+        execution = self.execution
+        successors, states = execution.workflow.successors, execution.states
+        found: set[int] = set()
+        frontier = list(nodes)
+        while frontier:
+            for successor in successors[frontier.pop()]:
+                if successor not in found and states[successor] == _PENDING:
+                    found.add(successor)
+                    frontier.append(successor)
+        return sorted(found)
+
+    def _cancel_all(self, reason: str) -> None:
+        execution = self.execution
+        live = execution.live_tasks()
+        self.stopped.extend((task, execution.attempts[task]) for task in live)
+        self.queued.clear()  # What was queued in this very turn is not handed out.
+        tasks = execution.open_tasks()
+        if tasks:
+            self.add(TasksCancelled(tasks, reason))
+
+    def _finish(self) -> None:
+        execution = self.execution
+        failed = [task for task, state in enumerate(execution.states) if state == TaskState.FAILED]
+        if failed and execution.workflow.on_failure is not FailurePolicy.CONTINUE:
+            node = execution.node_of(failed[0])
+            cause = execution.failures.get(failed[0])
+            failure = node_failed(execution.workflow.nodes[node].name, cause)
+            self.add(ExecutionFinished(ExecutionState.FAILED, None, failure))
+            return
+        try:
+            outputs = render_outputs(execution, self.shelf)
+        except NodeflowError as error:
+            failure = expression_failed("outputs", error.message)
+            self.add(ExecutionFinished(ExecutionState.FAILED, None, failure))
+            return
+        if isinstance(outputs, Stored):
+            self.artifacts.append(outputs.digest)
+        self.add(ExecutionFinished(ExecutionState.COMPLETED, outputs, None))
+
+
+def split_items(data: bytes) -> list[bytes]:
+    """The items of the list that a node is mapped over, each as JSON. Raises NodeflowError when it is no list, or too long."""
+    value = json.loads(data)
+    if not isinstance(value, list):
+        raise NodeflowError(f"map needs a list, not {type(value).__name__}: {data[:80].decode(errors='replace')}")
+    if len(value) > MAP_ITEMS_LIMIT or len(data) > MAP_BYTES_LIMIT:
+        raise NodeflowError(
+            f"map got {len(value)} items in {len(data)} bytes; at most {MAP_ITEMS_LIMIT} items in "
+            f"{MAP_BYTES_LIMIT} bytes are allowed: map over keys or references, and let the tasks read the data"
+        )
+    return [json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode() for item in value]
+
+
+def render_outputs(execution: Execution, shelf: Shelf) -> Value:
+    """The outputs of an execution: a JSON object, in which an artifact stands as `{"artifact": {…}}`."""
+    parts: list[bytes] = []
+    for name, expression in execution.workflow.outputs:
+        value = expression.evaluate(execution)
+        if isinstance(value, Stored):
+            if value.data and value.digest:
+                shelf.require(execution.tenant, value)
+            value = describe(value)
+        parts.append(json.dumps(name).encode() + b":" + value)
+    data = b"{" + b",".join(parts) + b"}"
+    if len(data) <= INLINE_LIMIT_BYTES:
+        return data
+    stored = to_store(data, JSON)
+    shelf.require(execution.tenant, stored)
+    return Stored(content_type=JSON, digest=stored.digest, size_bytes=stored.size_bytes)

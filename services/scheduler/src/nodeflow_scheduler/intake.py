@@ -1,0 +1,201 @@
+"""Submissions and cancellations on their way to the core: checked, named, and answered once they are durable."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from nodeflow_scheduler.domain.execution import Execution
+from nodeflow_scheduler.domain.identity import execution_id_of_request, new_execution_id, shard_of
+from nodeflow_scheduler.domain.messages import Cancel, Submit
+from nodeflow_scheduler.domain.workflow import Workflow
+from nodeflow_scheduler.driver import Driver
+from nodeflow_scheduler.ownership import Ownership
+from nodeflow_scheduler.ports import Catalogue, ExecutionRecord
+from nodeflow_shared.clock import Clock
+from nodeflow_shared.errors import AlreadyExists, FieldViolation, InvalidInput, NodeflowError
+
+SUBMISSIONS_LIMIT = 10_000
+REQUEST_ID_LIMIT = 256
+LABELS_LIMIT = 64
+LABEL_VALUE_LIMIT = 256
+_LABEL_KEY = re.compile(r"[A-Za-z0-9._/-]{1,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a caller wants to start."""
+
+    inputs: bytes
+    request_id: str
+    labels: Mapping[str, str]
+
+
+Answer = Execution | NodeflowError
+
+
+class Answers:
+    """Collects the answers to some commands that were given together, in their order."""
+
+    def __init__(self, count: int) -> None:
+        self.future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        self._answers: list[Answer | None] = [None] * count
+        self._missing = count
+
+    def handle(self, position: int) -> AnswerHandle:
+        """Who waits for one of the answers."""
+        return AnswerHandle(self, position)
+
+    def take(self, position: int, answer: Answer) -> None:
+        """One answer has come."""
+        self._answers[position] = answer
+        self._missing -= 1
+        if not self._missing and not self.future.done():
+            self.future.set_result([each for each in self._answers if each is not None])
+
+
+class AnswerHandle:
+    """Who waits for one answer."""
+
+    __slots__ = ("_answers", "_position")
+
+    def __init__(self, answers: Answers, position: int) -> None:
+        self._answers = answers
+        self._position = position
+
+    def answer(self, answer: Answer) -> None:
+        """Takes the answer."""
+        self._answers.take(self._position, answer)
+
+
+class Intake:
+    """The way in."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        ownership: Ownership,
+        catalogue: Catalogue,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._driver = driver
+        self._ownership = ownership
+        self._catalogue = catalogue
+        self._clock = clock
+        self._random_bytes = random_bytes
+
+    async def submit(self, tenant: str, workflow: Workflow, submissions: Sequence[Submission]) -> list[Execution | str]:
+        """Starts executions; returns them, or the ids of those that are known and no longer in memory.
+
+        Raises the first error; those without a `request_id` in the same call may then have been started.
+        """
+        checked = [self._check(tenant, workflow, each, position) for position, each in enumerate(submissions)]
+        known = await self._known(submissions, checked)
+        answers = Answers(len(submissions) - len(known))
+        await self._driver.inbox.room()
+        started = 0
+        for position, (execution_id, inputs, digest) in enumerate(checked):
+            if position in known:
+                continue
+            submission = submissions[position]
+            self._driver.inbox.push(
+                Submit(
+                    execution_id=execution_id,
+                    shard=shard_of(execution_id, self._ownership.shard_count),
+                    tenant=tenant,
+                    workflow=workflow,
+                    inputs=inputs,
+                    labels=submission.labels,
+                    request_id=submission.request_id,
+                    request_digest=digest,
+                    handle=answers.handle(started),
+                )
+            )
+            started += 1
+        fresh = iter(await answers.future if started else [])
+        return [known[position] if position in known else _execution(next(fresh)) for position in range(len(checked))]
+
+    async def cancel(self, tenant: str, execution_id: str, reason: str) -> Execution:
+        """Cancels an execution that is in memory."""
+        answers = Answers(1)
+        shard = shard_of(execution_id, self._ownership.shard_count)
+        self._driver.inbox.push(
+            Cancel(execution_id=execution_id, shard=shard, tenant=tenant, reason=reason, handle=answers.handle(0))
+        )
+        return _execution((await answers.future)[0])
+
+    def _check(
+        self, tenant: str, workflow: Workflow, submission: Submission, position: int
+    ) -> tuple[str, bytes, bytes]:
+        """The id, the inputs with defaults, and the digest of a submission. Raises InvalidInput."""
+        check_labels(submission.labels)
+        inputs = workflow.inputs.check(submission.inputs or b"{}")
+        if not submission.request_id:
+            execution_id = new_execution_id(self._clock.now_ms(), self._random_bytes(10))
+            return execution_id, inputs, b""
+        if len(submission.request_id) > REQUEST_ID_LIMIT:
+            violation = FieldViolation(
+                "request_id", f"has {len(submission.request_id)} characters", f"at most {REQUEST_ID_LIMIT}"
+            )
+            raise InvalidInput("the request_id is too long", violations=[violation])
+        body = json.dumps([workflow.revision, inputs.decode(), sorted(submission.labels.items())])
+        digest = sha256(body.encode()).digest()
+        return execution_id_of_request(tenant, submission.request_id), inputs, digest
+
+    async def _known(
+        self, submissions: Sequence[Submission], checked: Sequence[tuple[str, bytes, bytes]]
+    ) -> dict[int, str]:
+        """Submissions whose execution is over and forgotten here, but in the index. Raises AlreadyExists if they asked for something else."""
+        unknown = {
+            checked[position][0]: position
+            for position, submission in enumerate(submissions)
+            if submission.request_id and self._driver.execution(checked[position][0]) is None
+        }
+        if not unknown:
+            return {}
+        records = await self._catalogue.records(list(unknown))
+        known: dict[int, str] = {}
+        for execution_id, record in records.items():
+            position = unknown[execution_id]
+            if self._driver.execution(execution_id) is None:
+                known[position] = _same(record, checked[position][2])
+        return known
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Raises InvalidInput with a violation for each faulty label."""
+    violations = [
+        FieldViolation(f"labels[{key!r}]", "is not a label key", "1 to 63 of A-Z a-z 0-9 . _ / -")
+        for key in labels
+        if not _LABEL_KEY.fullmatch(key)
+    ]
+    violations += [
+        FieldViolation(f"labels.{key}", f"has {len(value)} characters", f"at most {LABEL_VALUE_LIMIT}")
+        for key, value in labels.items()
+        if len(value) > LABEL_VALUE_LIMIT
+    ]
+    if len(labels) > LABELS_LIMIT:
+        violations.append(FieldViolation("labels", f"there are {len(labels)}", f"at most {LABELS_LIMIT}"))
+    if violations:
+        raise InvalidInput("the labels are not valid", violations=violations)
+
+
+def _same(record: ExecutionRecord, digest: bytes) -> str:
+    if record.request_digest == digest:
+        return record.execution_id
+    raise AlreadyExists(
+        f"request_id {record.request_id!r} was used for another submission, which is execution {record.execution_id}",
+        reason="REQUEST_ID_REUSED",
+        metadata={"execution_id": record.execution_id},
+    )
+
+
+def _execution(answer: Answer) -> Execution:
+    if isinstance(answer, NodeflowError):
+        raise answer
+    return answer

@@ -1,0 +1,176 @@
+"""What the scheduler needs from outside, on one page. The adapters are in `adapters/`; `bootstrap.py` picks them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from nodeflow.state_manager.v1 import log_pb2 as store_pb2
+
+from nodeflow_scheduler.domain.events import Event, ExecutionFinished
+from nodeflow_scheduler.domain.execution import Execution
+from nodeflow_scheduler.domain.expressions import Rendered
+from nodeflow_scheduler.domain.messages import AttemptRef, Lease, ShardWrite
+from nodeflow_scheduler.domain.placement import Grant
+from nodeflow_scheduler.domain.values import Stored
+from nodeflow_scheduler.domain.workflow import Workflow
+
+# Records of the store are passed from the index to readers as they are; making dataclasses of them would only copy them.
+ExecutionRecord = store_pb2.ExecutionRecord
+WorkflowRecord = store_pb2.WorkflowRecord
+
+
+class Prepared(NamedTuple):
+    """An attempt with its arguments, ready to be handed out."""
+
+    grant: Grant
+    arguments: Rendered
+
+
+class EventLog(Protocol):
+    """The one truth."""
+
+    def append(self, writes: Sequence[ShardWrite]) -> Awaitable[frozenset[int]]:
+        """Hands a batch to the log, and returns at once; batches are committed in the order of the calls.
+
+        The awaitable gives the shards whose part was refused, once all others are durable. A batch is resent until it is answered, over any outage.
+        """
+        ...
+
+    def forget(self, shards: frozenset[int]) -> None:
+        """Stops resending parts of shards that are not ours any more; they count as refused."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """What a request for shards got."""
+
+    leases: list[Lease]
+    shard_count: int
+    timeout_s: float
+    """How long the leases last, from before the request."""
+
+
+class ShardLeases(Protocol):
+    """The right to write to shards."""
+
+    async def acquire(self, shards: Sequence[int]) -> Granted:
+        """Asks for shards; for all that can be had, if none are named."""
+        ...
+
+    async def renew(self, leases: Sequence[Lease]) -> tuple[frozenset[int], float]:
+        """Renews leases; returns the shards that were lost, and how long the others last, in seconds."""
+        ...
+
+    async def release(self, leases: Sequence[Lease]) -> None:
+        """Gives leases back."""
+        ...
+
+
+class Compiled(Protocol):
+    """Compiled workflows, by revision."""
+
+    async def workflow(self, tenant: str, revision: str) -> Workflow:
+        """The workflow at a revision. Raises NotFound."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedChunk:
+    """A committed chunk: what happened to an execution in one turn."""
+
+    first_sequence: int
+    last_sequence: int
+    time_ms: int
+    events: Sequence[Event]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can follow."""
+        return isinstance(self.events[-1], ExecutionFinished)
+
+
+class Journal(Protocol):
+    """Executions, read back from the log."""
+
+    def open_executions(self, leases: Sequence[Lease], compiled: Compiled) -> AsyncIterator[Execution]:
+        """Each execution of the shards that is not in a final state, replayed."""
+        ...
+
+    async def execution(self, execution_id: str, compiled: Compiled) -> Execution:
+        """One execution, replayed to the end of what is committed. Raises NotFound."""
+        ...
+
+    def chunks(self, execution_id: str, after_sequence: int) -> AsyncIterator[LoggedChunk]:
+        """The committed chunks of an execution from the one that holds the event after a sequence. Raises NotFound."""
+        ...
+
+
+class Catalogue(Protocol):
+    """The index of executions, and the store of workflow revisions."""
+
+    async def records(self, execution_ids: Sequence[str]) -> Mapping[str, ExecutionRecord]:
+        """Entries of the index by id; unknown ids are left out."""
+        ...
+
+    async def find(self, tenant: str, prefix: str) -> list[ExecutionRecord]:
+        """Executions whose id begins with a prefix, or the newest for `@latest`."""
+        ...
+
+    async def list_executions(
+        self, tenant: str, page_size: int, page_token: str, filter_text: str
+    ) -> tuple[list[ExecutionRecord], str]:
+        """A page of the index, newest first, and the token of the next."""
+        ...
+
+    async def create_workflow(self, record: WorkflowRecord) -> tuple[WorkflowRecord, bool]:
+        """Stores a revision; tells whether it is new."""
+        ...
+
+    async def get_workflow(self, tenant: str, name: str, revision: str) -> WorkflowRecord:
+        """A revision, or the newest of a name. Raises NotFound."""
+        ...
+
+    async def list_workflows(
+        self, tenant: str, page_size: int, page_token: str, name: str
+    ) -> tuple[list[WorkflowRecord], str]:
+        """A page of workflows, and the token of the next."""
+        ...
+
+
+class Artifacts(Protocol):
+    """Bytes by digest."""
+
+    async def keep(self, tenant: str, value: Stored) -> None:
+        """Stores the bytes of a value under its digest."""
+        ...
+
+    async def fetch(self, tenant: str, digest: str, limit_bytes: int) -> bytes:
+        """The bytes of an artifact. Raises NotFound, or InvalidInput when there are more than the limit."""
+        ...
+
+    def stream(self, tenant: str, digest: str) -> AsyncIterator[bytes]:
+        """The bytes of an artifact, piece by piece. Raises NotFound."""
+        ...
+
+
+class Workers(Protocol):
+    """The worker-managers, and through them the workers. Nothing here waits: what cannot be delivered is learned from the next report."""
+
+    def claim(self, leases: Sequence[Lease]) -> None:
+        """Tells every worker-manager anew which shards are ours, and so asks for all that workers hold."""
+        ...
+
+    def assign(self, manager: str, session_id: str, generation: int, prepared: Sequence[Prepared]) -> None:
+        """Hands out attempts."""
+        ...
+
+    def acknowledge(self, manager: str, acks: Mapping[str, list[int]]) -> None:
+        """Tells sessions which results are committed."""
+        ...
+
+    def stop(self, manager: str, stops: Mapping[str, list[AttemptRef]]) -> None:
+        """Tells sessions which attempts to stop."""
+        ...

@@ -1,0 +1,111 @@
+"""What readers are told: executions from memory or from the log, and the events of one as they are committed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+
+from nodeflow_scheduler.domain.execution import Execution
+from nodeflow_scheduler.domain.identity import is_execution_id
+from nodeflow_scheduler.driver import Driver, Subscription
+from nodeflow_scheduler.library import Library
+from nodeflow_scheduler.ports import Catalogue, Journal, LoggedChunk
+from nodeflow_shared.errors import FieldViolation, InvalidInput, NotFound, Unavailable
+
+CACHED_EXECUTIONS = 64
+"""Executions that are over and were read back from the log."""
+
+
+class Reading:
+    """The way out."""
+
+    def __init__(self, driver: Driver, journal: Journal, catalogue: Catalogue, library: Library) -> None:
+        self._driver = driver
+        self._journal = journal
+        self._catalogue = catalogue
+        self._library = library
+        self._cache: OrderedDict[str, Execution] = OrderedDict()
+
+    async def resolve(self, tenant: str, name: str) -> str:
+        """The id that a whole id, a prefix, or `@latest` stands for. Raises NotFound, or InvalidInput when several fit."""
+        if is_execution_id(name):
+            return name
+        if not name:
+            raise InvalidInput(
+                "no execution is named",
+                violations=[FieldViolation("execution_id", "is empty", "an id, the beginning of one, or @latest")],
+            )
+        found = await self._catalogue.find(tenant, name)
+        if not found:
+            raise NotFound(f"there is no execution {name!r}; list them with ListExecutions")
+        if len(found) > 1 and name != "@latest":
+            ids = ", ".join(record.execution_id for record in found)
+            raise InvalidInput(
+                f"{len(found)} executions begin with {name!r}: {ids}",
+                violations=[FieldViolation("execution_id", "is not unique", "more characters of the id")],
+            )
+        return found[0].execution_id
+
+    async def execution(self, tenant: str, name: str) -> Execution:
+        """An execution as it is committed. Raises NotFound."""
+        execution_id = await self.resolve(tenant, name)
+        execution = self._driver.execution(execution_id)
+        if execution is None:
+            execution = self._cache.get(execution_id) or await self._load(execution_id)
+        if execution.started is None or execution.tenant != tenant:
+            raise NotFound(f"there is no execution {name!r}; list them with ListExecutions")
+        return execution
+
+    async def _load(self, execution_id: str) -> Execution:
+        execution = await self._journal.execution(execution_id, self._library)
+        if execution.finished:  # Others still change.
+            self._cache[execution_id] = execution
+            if len(self._cache) > CACHED_EXECUTIONS:
+                self._cache.popitem(last=False)
+        return execution
+
+    async def settled(self) -> None:
+        """Waits until all that an answer may reflect is committed."""
+        await self._driver.settled()
+
+    # ------------------------------------------------------------------- events
+
+    async def events(self, execution_id: str, after_sequence: int) -> AsyncIterator[LoggedChunk]:
+        """The committed chunks of an execution that follow a sequence, each once, in order, to its end, as they are committed.
+
+        The subscription begins before the log is read, and what both have is given once: so there is neither gap nor repeat.
+        The first chunk may begin before the event that was asked for.
+        """
+        subscription = self._driver.subscribe(execution_id)
+        sequence = after_sequence
+        try:
+            while True:
+                async for chunk in self._journal.chunks(execution_id, sequence):
+                    yield chunk
+                    sequence = chunk.last_sequence
+                    if chunk.is_final:
+                        return
+                async for chunk in follow(subscription):
+                    if chunk.last_sequence <= sequence:
+                        continue
+                    yield chunk
+                    sequence = chunk.last_sequence
+                    if chunk.is_final:
+                        return
+        finally:
+            self._driver.unsubscribe(subscription)
+
+
+async def follow(subscription: Subscription) -> AsyncIterator[LoggedChunk]:
+    """What a subscription receives, until it falls behind: then the log must be read again."""
+    while True:
+        await subscription.arrived.wait()
+        subscription.arrived.clear()
+        if subscription.ended:
+            raise Unavailable("this scheduler stops; resume with the last cursor", retry_after_s=0.2)
+        if subscription.overflown:
+            subscription.overflown = False
+            subscription.chunks.clear()
+            return
+        while subscription.chunks:
+            yield subscription.chunks.popleft()

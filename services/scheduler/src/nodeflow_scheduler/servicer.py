@@ -1,0 +1,247 @@
+"""SchedulerService: each RPC becomes a call, and its result a reply. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc.aio
+from nodeflow.common.v1 import payload_pb2
+from nodeflow.scheduler.v1 import execution_pb2, workflow_pb2
+from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb2
+from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceServicer
+
+from nodeflow_scheduler.domain.document import compile_document
+from nodeflow_scheduler.domain.document_faults import DocumentFaults
+from nodeflow_scheduler.domain.execution import Execution
+from nodeflow_scheduler.domain.values import JSON
+from nodeflow_scheduler.domain.workflow import Workflow
+from nodeflow_scheduler.intake import SUBMISSIONS_LIMIT, Intake, Submission
+from nodeflow_scheduler.library import Library
+from nodeflow_scheduler.ports import Artifacts, Catalogue
+from nodeflow_scheduler.reading import Reading
+from nodeflow_scheduler.wire.cursors import execution_cursor, sequence_in, task_page, task_page_start
+from nodeflow_scheduler.wire.readers import (
+    EventReader,
+    execution_message,
+    indexed_execution_message,
+    listed_workflow_message,
+    task_message,
+    workflow_message,
+)
+from nodeflow_shared.errors import FieldViolation, InvalidInput, NotFound
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+DEFAULT_TENANT = "default"
+"""Whose everything is until there is authentication."""
+
+PAGE_SIZE, PAGE_LIMIT = 100, 1000
+
+
+class SchedulerServicer(SchedulerServiceServicer):
+    """What people and programs call."""
+
+    def __init__(
+        self, intake: Intake, reading: Reading, library: Library, catalogue: Catalogue, artifacts: Artifacts
+    ) -> None:
+        self._intake = intake
+        self._reading = reading
+        self._library = library
+        self._catalogue = catalogue
+        self._artifacts = artifacts
+
+    # ---------------------------------------------------------------- workflows
+
+    async def RegisterWorkflow(
+        self, request: pb2.RegisterWorkflowRequest, context: Context
+    ) -> pb2.RegisterWorkflowResponse:
+        """See the proto."""
+        document = request.document
+        workflow, record, created = await self._library.register(
+            DEFAULT_TENANT, document.source, document.content_type, document.directory
+        )
+        return pb2.RegisterWorkflowResponse(workflow=workflow_message(workflow, record), created=created)
+
+    async def ValidateWorkflow(
+        self, request: pb2.ValidateWorkflowRequest, context: Context
+    ) -> pb2.ValidateWorkflowResponse:
+        """See the proto."""
+        document = request.document
+        try:
+            workflow = compile_document(document.source, document.content_type, document.directory)
+        except DocumentFaults as faults:
+            return pb2.ValidateWorkflowResponse(
+                faults=[
+                    workflow_pb2.DocumentFault(
+                        path=fault.path, description=fault.description, hint=fault.hint, line=fault.line
+                    )
+                    for fault in faults.faults
+                ]
+            )
+        return pb2.ValidateWorkflowResponse(workflow=workflow_message(workflow, None))
+
+    async def GetWorkflow(self, request: pb2.GetWorkflowRequest, context: Context) -> pb2.GetWorkflowResponse:
+        """See the proto."""
+        if not request.name and not request.revision:
+            violation = FieldViolation("name", "is empty", "a workflow's name, or a revision")
+            raise InvalidInput("no workflow is named", violations=[violation])
+        record = await self._catalogue.get_workflow(DEFAULT_TENANT, request.name, request.revision)
+        return pb2.GetWorkflowResponse(workflow=workflow_message(self._library.compile(record), record))
+
+    async def ListWorkflows(self, request: pb2.ListWorkflowsRequest, context: Context) -> pb2.ListWorkflowsResponse:
+        """See the proto."""
+        records, next_page_token = await self._catalogue.list_workflows(
+            DEFAULT_TENANT, request.page_size, request.page_token, request.name
+        )
+        workflows = [listed_workflow_message(record) for record in records]
+        return pb2.ListWorkflowsResponse(workflows=workflows, next_page_token=next_page_token)
+
+    # --------------------------------------------------------------- submission
+
+    async def SubmitExecution(
+        self, request: pb2.SubmitExecutionRequest, context: Context
+    ) -> pb2.SubmitExecutionResponse:
+        """See the proto."""
+        workflow = await self._workflow(request.workflow)
+        submission = Submission(
+            inputs=json_in(request.inputs), request_id=request.request_id, labels=dict(request.labels)
+        )
+        (started,) = await self._intake.submit(DEFAULT_TENANT, workflow, [submission])
+        execution = await self._known(started)
+        return pb2.SubmitExecutionResponse(execution=execution_message(execution))
+
+    async def SubmitExecutions(
+        self, request: pb2.SubmitExecutionsRequest, context: Context
+    ) -> pb2.SubmitExecutionsResponse:
+        """See the proto."""
+        count = len(request.submissions)
+        if count > SUBMISSIONS_LIMIT:
+            violation = FieldViolation("submissions", f"there are {count}", f"at most {SUBMISSIONS_LIMIT} in one call")
+            raise InvalidInput("too many submissions", violations=[violation])
+        workflow = await self._workflow(request.workflow)
+        submissions = [
+            Submission(inputs=json_in(each.inputs), request_id=each.request_id, labels=dict(each.labels))
+            for each in request.submissions
+        ]
+        started = await self._intake.submit(DEFAULT_TENANT, workflow, submissions)
+        ids = [each if isinstance(each, str) else each.execution_id for each in started]
+        return pb2.SubmitExecutionsResponse(execution_ids=ids)
+
+    async def _workflow(self, reference: pb2.WorkflowReference) -> Workflow:
+        match reference.WhichOneof("workflow"):
+            case "name":
+                return await self._library.newest(DEFAULT_TENANT, reference.name)
+            case "revision":
+                return await self._library.workflow(DEFAULT_TENANT, reference.revision)
+            case "document":
+                document = reference.document
+                return await self._library.from_document(
+                    DEFAULT_TENANT, document.source, document.content_type, document.directory
+                )
+            case None:
+                violation = FieldViolation("workflow", "is not set", "a name, a revision or a document")
+                raise InvalidInput("no workflow is named", violations=[violation])
+
+    async def _known(self, started: Execution | str) -> Execution:
+        return await self._reading.execution(DEFAULT_TENANT, started) if isinstance(started, str) else started
+
+    async def CancelExecution(
+        self, request: pb2.CancelExecutionRequest, context: Context
+    ) -> pb2.CancelExecutionResponse:
+        """See the proto."""
+        execution_id = (await self._reading.execution(DEFAULT_TENANT, request.execution_id)).execution_id
+        execution = await self._intake.cancel(DEFAULT_TENANT, execution_id, request.reason)
+        return pb2.CancelExecutionResponse(execution=execution_message(execution))
+
+    # --------------------------------------------------------------- executions
+
+    async def GetExecution(self, request: pb2.GetExecutionRequest, context: Context) -> pb2.GetExecutionResponse:
+        """See the proto."""
+        execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
+        message = execution_message(execution)
+        await self._reading.settled()
+        return pb2.GetExecutionResponse(execution=message)
+
+    async def ListExecutions(self, request: pb2.ListExecutionsRequest, context: Context) -> pb2.ListExecutionsResponse:
+        """See the proto."""
+        records, next_page_token = await self._catalogue.list_executions(
+            DEFAULT_TENANT, request.page_size, request.page_token, request.filter
+        )
+        executions = [indexed_execution_message(record) for record in records]
+        return pb2.ListExecutionsResponse(executions=executions, next_page_token=next_page_token)
+
+    async def ListTasks(self, request: pb2.ListTasksRequest, context: Context) -> pb2.ListTasksResponse:
+        """See the proto."""
+        execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
+        start = task_page_start(request, execution.execution_id)
+        size = min(request.page_size or PAGE_SIZE, PAGE_LIMIT)
+        if size < 0:
+            raise InvalidInput("the page size is negative", violations=[FieldViolation("page_size", "is negative")])
+        tasks: list[execution_pb2.Task] = []
+        last, more = start - 1, False
+        for task in chosen_tasks(execution, request, start):
+            if len(tasks) == size:
+                more = True
+                break
+            tasks.append(task_message(execution, task, full=False))
+            last = task
+        await self._reading.settled()
+        token = task_page(request, execution.execution_id, last + 1) if more else ""
+        return pb2.ListTasksResponse(tasks=tasks, next_page_token=token)
+
+    async def GetTask(self, request: pb2.GetTaskRequest, context: Context) -> pb2.GetTaskResponse:
+        """See the proto."""
+        execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
+        if request.task_number >= len(execution.states):
+            raise NotFound(
+                f"execution {execution.execution_id} has no task {request.task_number}; "
+                f"its tasks are 0 to {len(execution.states) - 1}"
+            )
+        message = task_message(execution, request.task_number, full=True)
+        await self._reading.settled()
+        return pb2.GetTaskResponse(task=message)
+
+    async def WatchExecution(
+        self, request: pb2.WatchExecutionRequest, context: Context
+    ) -> AsyncIterator[pb2.WatchExecutionResponse]:
+        """See the proto."""
+        execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
+        execution_id = execution.execution_id
+        after = sequence_in(request.cursor, execution_id)
+        if after >= execution.sequence and execution.finished:
+            return
+        reader = EventReader.of(execution)
+        async for chunk in self._reading.events(execution_id, after):
+            events = reader.read(chunk.first_sequence, chunk.time_ms, chunk.events)
+            fresh = [event for event in events if event.sequence > after]
+            if fresh:
+                yield pb2.WatchExecutionResponse(
+                    events=fresh, cursor=execution_cursor(execution_id, fresh[-1].sequence)
+                )
+
+    async def DownloadArtifact(
+        self, request: pb2.DownloadArtifactRequest, context: Context
+    ) -> AsyncIterator[pb2.DownloadArtifactResponse]:
+        """See the proto."""
+        async for data in self._artifacts.stream(DEFAULT_TENANT, request.digest):
+            yield pb2.DownloadArtifactResponse(data=data)
+
+
+def json_in(payload: payload_pb2.Payload) -> bytes:
+    """Inputs: inline JSON. Raises InvalidInput for anything else."""
+    if payload.HasField("artifact") or payload.content_type not in ("", JSON):
+        violation = FieldViolation("inputs", "is not inline JSON", "an object as application/json in data")
+        raise InvalidInput("inputs must be inline JSON", violations=[violation])
+    return payload.data
+
+
+def chosen_tasks(execution: Execution, request: pb2.ListTasksRequest, start: int) -> Iterator[int]:
+    """The tasks that a request asks for, from a number on."""
+    nodes = execution.workflow.nodes
+    for task in range(start, len(execution.states)):
+        if request.state and execution.states[task] != request.state:
+            continue
+        if request.node and nodes[execution.node_of(task)].name != request.node:
+            continue
+        yield task

@@ -1,0 +1,1 @@
+"""Proto ↔ domain. Translates and decides nothing; one module for each subject."""

@@ -1,0 +1,125 @@
+"""What goes to workers and comes from them. On the hot path: one message for each task, and no more work than that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from nodeflow.worker_manager.v1 import attempt_pb2
+from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as manager_pb2
+
+from nodeflow_scheduler.domain.execution import Execution
+from nodeflow_scheduler.domain.messages import AttemptRef, Held, Outcome, Report, Stopped, Updates
+from nodeflow_scheduler.ports import Prepared
+from nodeflow_scheduler.wire.values import failure_of, payload_of, value_of
+
+
+def assignment_batch(prepared: Sequence[Prepared]) -> attempt_pb2.AssignmentBatch:
+    """Attempts for one worker. Specs are said once for each node of a revision."""
+    batch = attempt_pb2.AssignmentBatch()
+    add = batch.assignments.add
+    specs: dict[tuple[str, str, int], int] = {}
+    for (execution, task, attempt), rendered in prepared:
+        node = task if not execution.expansions else execution.node_of(task)
+        key = (execution.workflow.revision, execution.origin.tenant, node)
+        spec = specs.get(key)
+        if spec is None:
+            spec = specs[key] = len(specs)
+            _fill_spec(batch.specs.add(), execution, node)
+        assignment = add(
+            execution_id=execution.execution_id,
+            task_number=task,
+            attempt_number=attempt,
+            shard=execution.shard,
+            fencing_token=execution.tokens[task],
+            spec=spec,
+            arguments=rendered.arguments,
+        )
+        if rendered.references:
+            for parameter, value in rendered.references:
+                assignment.references.add(parameter=parameter, payload=payload_of(value))
+        if task != node:
+            assignment.map_index = execution.map_index_of(task) or 0
+    return batch
+
+
+def _fill_spec(spec: attempt_pb2.TaskSpec, execution: Execution, node: int) -> None:
+    what = execution.workflow.nodes[node]
+    spec.tenant = execution.tenant
+    spec.workflow = execution.workflow.name
+    spec.node = what.name
+    spec.function.function = what.function
+    spec.function.directory = execution.workflow.directory
+    if what.timeout_ms is not None:
+        spec.attempt_timeout.FromTimedelta(timedelta(milliseconds=what.timeout_ms))
+
+
+def updates_of(session_id: str, message: attempt_pb2.AttemptUpdates) -> Updates:
+    """What a worker reports."""
+    return Updates(
+        session_id=session_id,
+        started=refs_of(message.started),
+        results=reports_of(message.results),
+        refused=refs_of(message.refused),
+    )
+
+
+def held_of(message: manager_pb2.SessionHeld) -> Held:
+    """What a worker holds."""
+    return Held(
+        session_id=message.session_id,
+        generation=message.generation,
+        live=refs_of(message.held.live),
+        results=reports_of(message.held.unacknowledged),
+    )
+
+
+def refs_of(keys: Iterable[attempt_pb2.AttemptKey]) -> list[AttemptRef]:
+    """Attempts that a worker names."""
+    return [
+        AttemptRef(key.execution_id, key.task_number, key.attempt_number, key.shard, key.fencing_token) for key in keys
+    ]
+
+
+def reports_of(results: Iterable[attempt_pb2.AttemptResult]) -> list[Report]:
+    """Ends of attempts."""
+    return [
+        Report(
+            result.execution_id,
+            result.task_number,
+            result.attempt_number,
+            result.shard,
+            result.fencing_token,
+            result.result_id,
+            _outcome_of(result),
+        )
+        for result in results
+    ]
+
+
+def _outcome_of(result: attempt_pb2.AttemptResult) -> Outcome:
+    output = result.output
+    # Nearly always an inline JSON value, and then this is the whole test.
+    if output.data and not output.content_type:
+        return output.data
+    match result.WhichOneof("outcome"):
+        case "output":
+            return value_of(output)
+        case "failure":
+            return failure_of(result.failure)
+        case _:
+            return Stopped()
+
+
+def keys_of(refs: Iterable[AttemptRef]) -> list[attempt_pb2.AttemptKey]:
+    """Attempts, as they travel."""
+    return [
+        attempt_pb2.AttemptKey(
+            execution_id=ref.execution_id,
+            task_number=ref.task,
+            attempt_number=ref.attempt,
+            shard=ref.shard,
+            fencing_token=ref.token,
+        )
+        for ref in refs
+    ]

@@ -1,0 +1,56 @@
+"""Cursors and page tokens: opaque to callers, and bound to what they were given for."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+
+from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb2
+
+from nodeflow_shared.errors import FieldViolation, InvalidInput
+
+
+def execution_cursor(execution_id: str, sequence: int) -> str:
+    """Where to go on after an event."""
+    return _encode(f"{execution_id}:{sequence}")
+
+
+def sequence_in(cursor: str, execution_id: str) -> int:
+    """The last sequence that the holder of a cursor has seen. Raises InvalidInput."""
+    if not cursor:
+        return 0
+    named, _, sequence = _decode(cursor, "cursor").rpartition(":")
+    if named != execution_id or not sequence.isdecimal():
+        violation = FieldViolation(
+            "cursor", f"is not one of execution {execution_id}", "one from its own watch, or none"
+        )
+        raise InvalidInput("the cursor belongs to something else", violations=[violation])
+    return int(sequence)
+
+
+def task_page(request: pb2.ListTasksRequest, execution_id: str, start: int) -> str:
+    """The token of the page that begins at a task."""
+    return _encode(f"{execution_id}:{request.node}:{request.state}:{start}")
+
+
+def task_page_start(request: pb2.ListTasksRequest, execution_id: str) -> int:
+    """The first task of the page that a request asks for. Raises InvalidInput."""
+    if not request.page_token:
+        return 0
+    asked, _, start = _decode(request.page_token, "page_token").rpartition(":")
+    if asked != f"{execution_id}:{request.node}:{request.state}" or not start.isdecimal():
+        violation = FieldViolation("page_token", "is not of this list", "the next_page_token of the page before")
+        raise InvalidInput("the page token belongs to another list", violations=[violation])
+    return int(start)
+
+
+def _encode(text: str) -> str:
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode(token: str, field: str) -> str:
+    try:
+        return urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
+    except (binascii.Error, ValueError):
+        violation = FieldViolation(field, "is malformed", "one that the service gave, unchanged")
+        raise InvalidInput(f"the {field} is malformed", violations=[violation]) from None
