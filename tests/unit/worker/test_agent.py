@@ -244,6 +244,18 @@ class TestDeaths:
         assert agent.handle(stale, 1.0) == [do.Spawn(runner=2)]
         assert agent.handle(events.RunnerReady(runner=2), 1.0) == [feed(2, [one])]
 
+    def test_an_attempt_before_which_runners_keep_dying_fails_in_the_end(self) -> None:
+        agent = started_agent(slots=1)
+        one = attempt()
+        assigned(agent, one)
+        for runner in range(1, 9):
+            agent.handle(events.RunnerDied(runner=runner, last_started=0, cause="out of memory"), 1.0)
+            assert agent.handle(events.RunnerReady(runner=runner + 1), 1.0) == [feed(runner + 1, [one])]
+        orders = agent.handle(events.RunnerDied(runner=9, last_started=0, cause="out of memory"), 1.0)
+        assert orders == [do.Report(results=[one]), do.Spawn(runner=10)]
+        assert isinstance(one.outcome, Failure)
+        assert one.outcome.reason == "RUNNER_UNAVAILABLE"
+
     def test_a_cancelled_task_that_never_began_ends_with_its_runner(self) -> None:
         agent = started_agent(slots=1)
         quick(agent)

@@ -80,6 +80,12 @@ def hang_stubbornly():
         except BaseException:
             pass
 
+def hang_politely():
+    try:
+        time.sleep(1000)
+    except BaseException:
+        return "thanks"
+
 def clean_up(path):
     try:
         time.sleep(1000)
@@ -135,7 +141,7 @@ def no_argv():
     return sys.argv
 
 def mess_up_pipe():
-    for fd in range(3, 20):
+    for fd in range(3, 1000):
         try:
             os.write(fd, b"\\xff" * 64)
         except OSError:
@@ -405,6 +411,17 @@ class TestStops:
         assert await ended == [Ending.CANCELLED]
         assert [death.killed for death in lab.deaths()] == [True]
 
+    async def test_a_value_returned_on_the_request_to_stop_counts_and_the_runner_goes_on(self, lab: Lab) -> None:
+        await lab.warm("fns:echo")
+        attempt = lab.attempt("fns:hang_politely")
+        ended = asyncio.ensure_future(lab.run(attempt))
+        await lab.until_running(attempt)
+        lab.cancel(attempt, 5.0)
+        assert await ended == [b'"thanks"']
+        # More tasks than there are places on the page: none is taken for the one that was to stop.
+        assert await lab.run(*[lab.attempt("fns:echo") for _ in range(3000)]) == [b"null"] * 3000
+        assert lab.deaths() == []
+
     async def test_what_user_code_started_goes_with_its_runner(self, lab: Lab) -> None:
         outcome = await lab.call("fns:child")
         assert isinstance(outcome, bytes)
@@ -450,15 +467,21 @@ class TestSurroundings:
             assert isinstance(outcome, bytes)
             assert json.loads(outcome)[:2] == [str(tmp_path), str(more)]
 
-    async def test_output_goes_to_stderr_and_input_is_empty(self, capfd: pytest.CaptureFixture[str], lab: Lab) -> None:
-        assert await lab.call("fns:say", b'{"text": "hello from user code"}') == b'"said"'
+    async def test_output_goes_to_stderr_and_input_is_empty(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        async with Lab(tmp_path) as lab:
+            lab.write("fns.py", FUNCTIONS)
+            assert await lab.call("fns:say", b'{"text": "hello from user code"}') == b'"said"'
         captured = capfd.readouterr()
         assert "hello from user code" in captured.err
         assert captured.out == ""
 
-    async def test_huge_output_harms_nothing(self, capfd: pytest.CaptureFixture[str], lab: Lab) -> None:
-        assert await lab.call("fns:flood", b'{"size": 5000000}') == b'"flooded"'
-        assert await lab.call("fns:echo", b'{"value": 1}') == b"1"
+    async def test_huge_output_harms_nothing(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        async with Lab(tmp_path) as lab:
+            lab.write("fns.py", FUNCTIONS)
+            assert await lab.call("fns:flood", b'{"size": 5000000}') == b'"flooded"'
+            assert await lab.call("fns:echo", b'{"value": 1}') == b"1"
         assert len(capfd.readouterr().err) >= 4_000_000
 
     async def test_an_edited_function_is_picked_up(self, lab: Lab) -> None:

@@ -216,7 +216,7 @@ class _Timers:
 
     def beat_at(self, when: float) -> None:
         """Have a heartbeat then, or at the time that was set, whichever comes first."""
-        if self._beat is not None and not self._beat.cancelled():
+        if self._beat is not None:
             if self._beat.when() <= when:
                 return
             self._beat.cancel()
@@ -224,8 +224,13 @@ class _Timers:
 
     def lease_at(self, when: float) -> None:
         """Look at the lease then. A timer that is set fires earlier and looks again: heartbeats do not move it."""
-        if self._lease is None and when != NEVER:
-            self._lease = asyncio.get_running_loop().call_at(when, self._fire_lease)
+        if when == NEVER:
+            return
+        if self._lease is not None:
+            if self._lease.when() <= when:
+                return
+            self._lease.cancel()
+        self._lease = asyncio.get_running_loop().call_at(when, self._fire_lease)
 
     def cancel(self) -> None:
         """Stop all timers."""

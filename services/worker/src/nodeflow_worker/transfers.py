@@ -17,6 +17,8 @@ from nodeflow_worker.domain.values import JSON, MANIFEST, Attempt, Extra, Refere
 from nodeflow_worker.ports import Artifacts
 
 MAX_AT_ONCE: Final = 8
+MAX_ARGUMENTS_BYTES: Final = 768 * 1024 * 1024
+"""What one task can be passed in one frame, with room to spare."""
 RETRY_FOR_S: Final = 60.0
 """How long a transfer is tried while its attempt is held."""
 
@@ -60,7 +62,7 @@ class Transfers:
         task.add_done_callback(self._tasks.discard)
 
     async def _fetch(self, attempt: Attempt) -> None:
-        extras = []
+        extras: list[Extra] = []
         for reference in attempt.references:
             try:
                 extras.append(await self._extra(attempt, reference))
@@ -68,6 +70,12 @@ class Transfers:
                 failure = failures.not_fetched(reference.parameter, str(error), retryable=_may_pass(error))
                 self._tell(TransferFailed(attempt=attempt, failure=failure))
                 return
+        size = sum(len(each.data) + sum(len(data) for _, data in each.parts) for each in extras)
+        if size > MAX_ARGUMENTS_BYTES:
+            cause = f"all by reference have {size:,} bytes, and {MAX_ARGUMENTS_BYTES:,} at most can be passed"
+            failure = failures.not_fetched(attempt.references[0].parameter, cause, retryable=False)
+            self._tell(TransferFailed(attempt=attempt, failure=failure))
+            return
         self._tell(Prepared(attempt=attempt, extras=tuple(extras)))
 
     async def _extra(self, attempt: Attempt, reference: Reference) -> Extra:

@@ -140,6 +140,7 @@ class _Process:
         self._fed = 0
         self._done = 0
         self._timeouts: deque[float | None] = deque()  # of the tasks from `_done + 1` on
+        self._skips: set[int] = set()
         self._told_running = 0
         self._told_overdue = 0
         self._check: asyncio.TimerHandle | None = None
@@ -271,6 +272,9 @@ class _Process:
         for _ in range(count):
             self._timeouts.popleft()
         self._done += count
+        for number in [each for each in self._skips if each <= self._done]:
+            self._skips.discard(number)
+            self._page.unskip(number)
         outcomes = [each if type(each) is bytes else _outcome(each) for each in message.results]
         spent = [
             (self._names[function], calls, seconds)
@@ -320,6 +324,7 @@ class _Process:
         if number <= self._done:
             return
         self._page.skip(number)
+        self._skips.add(number)
         begun, _ = self._page.begun()
         if begun < number:
             self._loop.call_soon(self._tell, TaskSkipped(runner=self._number, sequence=number))

@@ -178,6 +178,8 @@ class Agent:
         attempt.result_id = self._last_result_id
         attempt.outcome = outcome
         attempt.state = State.FINISHED
+        if attempt.extras:
+            attempt.extras = ()
         self._unacknowledged[attempt.result_id] = attempt
         self._unacknowledged_bytes += _size(outcome)
         self._live -= 1
@@ -293,6 +295,8 @@ class Agent:
         finished: list[Attempt] = []
         for attempt in remains.lost:
             self._end(attempt, failures.result_lost(attempt, event.cause), finished)
+        for attempt in remains.refused:
+            self._end(attempt, failures.no_runner(attempt, event.cause), finished)
         for attempt in remains.stopped:
             self._end(attempt, self._why_ended(attempt), finished)
         blamed = remains.blamed

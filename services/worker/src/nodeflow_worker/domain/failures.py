@@ -47,11 +47,11 @@ def result_lost(attempt: Attempt, cause: str) -> Failure:
 
 
 def no_runner(attempt: Attempt, cause: str) -> Failure:
-    """Runner processes do not even start."""
+    """Runner processes do not start, or die before they begin it."""
     return Failure(
         kind=FailureKind.SYSTEM,
         reason=Reason.RUNNER_UNAVAILABLE,
-        message=f"{attempt.spec.function} was not started: runner processes do not start on this worker ({cause})",
+        message=f"{attempt.spec.function} was not started: processes that should run it end before they can ({cause})",
         retryable=True,
     )
 

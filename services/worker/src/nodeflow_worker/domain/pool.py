@@ -22,6 +22,8 @@ SHARE_S: Final = 0.0005
 PATIENCE_S: Final = 0.5
 """How long a directory without a runner waits before one that is never idle is freed for it: a change costs a start."""
 MAX_FAILED_STARTS: Final = 5
+MAX_RETURNS: Final = 8
+"""How many runners may die before they begin an attempt that was fed to them, until the attempt fails."""
 RESTART_DELAY_S: Final = 0.2
 
 
@@ -65,13 +67,14 @@ class Runner:
 class Remains:
     """What a dead runner leaves.
 
-    Tasks that it had ended without telling (`lost`), the one that it died in (`blamed`), and those that were to be
-    stopped before it began them (`stopped`).
+    Tasks that it had ended without telling (`lost`), the one that it died in (`blamed`), those that were to be stopped
+    before it began them (`stopped`), and one before whose beginning too many runners died (`refused`).
     """
 
     lost: Sequence[Attempt] = ()
     blamed: Attempt | None = None
     stopped: Sequence[Attempt] = ()
+    refused: Sequence[Attempt] = ()
 
 
 class Pool:
@@ -139,6 +142,12 @@ class Pool:
             self._failed_starts += 1
         begun = [runner.queue.popleft() for _ in range(min(last_started - runner.done, len(runner.queue)))]
         unstarted = [each for each in runner.queue if each.state is State.FED and each.stop is Stop.NONE]
+        refused: list[Attempt] = []
+        if unstarted:
+            # Something in the first may be what keeps a runner from beginning it, such as its size.
+            unstarted[0].returns += 1
+            if unstarted[0].returns > MAX_RETURNS:
+                refused.append(unstarted.pop(0))
         if unstarted:
             line = self._waiting.setdefault(unstarted[0].spec.directory, deque())
             for attempt in reversed(unstarted):
@@ -147,7 +156,8 @@ class Pool:
         return Remains(
             lost=begun[:-1],
             blamed=begun[-1] if begun else None,
-            stopped=[each for each in runner.queue if each.state is State.FED],
+            stopped=[each for each in runner.queue if each.state is State.FED and each not in refused],
+            refused=refused,
         )
 
     def give_up(self) -> list[Attempt]:
@@ -231,6 +241,8 @@ def _take(runner: Runner, line: deque[Attempt], share: int) -> list[Attempt]:
         if (occupied or batch) and cost_s + duration_s > FEED_S:
             break
         if len(batch) >= share and cost_s > SHARE_S:
+            break
+        if attempt.extras and batch:  # they may be large: one such task fills a frame
             break
         line.popleft()
         attempt.state = State.FED

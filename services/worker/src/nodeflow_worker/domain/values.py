@@ -43,7 +43,6 @@ class Reason(StrEnum):
     RUNNER_UNAVAILABLE = "RUNNER_UNAVAILABLE"
     ATTEMPT_TIMEOUT = "ATTEMPT_TIMEOUT"
     ARGUMENT_UNAVAILABLE = "ARGUMENT_UNAVAILABLE"
-    EXECUTOR_UNKNOWN = "EXECUTOR_UNKNOWN"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +156,8 @@ class Attempt:
     runner: int = 0
     outcome: Outcome | None = None
     result_id: int = 0
+    returns: int = 0
+    """How often a runner died before it began this attempt."""
     pace: Pace = _UNMEASURED
     """Of its function; set when the attempt is taken."""
     older: Attempt | None = None

@@ -159,6 +159,10 @@ class Page:
         """Have a task not begun."""
         self.memory[self.SKIP_AT + (number & self.SKIP_MASK)] = 1
 
+    def unskip(self, number: int) -> None:
+        """Free a task's place for the one that comes around to it."""
+        self.memory[self.SKIP_AT + (number & self.SKIP_MASK)] = 0
+
     def taken_skip(self, number: int) -> bool:
         """Whether a task is not to be begun; asks once."""
         place = self.SKIP_AT + (number & self.SKIP_MASK)
