@@ -81,7 +81,7 @@ class _StopAfter(stop_base):
         return not self._connection.met or until > self._connection.patience_s
 
 
-_backoff: Final = wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1)
+_backoff: Final = wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1)
 
 
 def _delay(state: RetryCallState) -> float:

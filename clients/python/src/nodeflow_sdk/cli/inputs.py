@@ -70,7 +70,8 @@ def _value(key: str, text: str, types: frozenset[str]) -> object:
                 f"--input '{key}={example}'",
             ) from None
         return text
-    if not types or _json_type(value) in types or "string" not in types:
+    # A string is meant as it was typed: its quotes, if any, are its own.
+    if "string" not in types or (not isinstance(value, str) and _json_type(value) in types):
         return value
     if "number" in types and _json_type(value) == "integer":
         return value

@@ -19,7 +19,7 @@ MAX_ITEMS_IN_FULL: Final = 20
 # For larger maps: how many failures are told one by one.
 MAX_FAILURES_IN_FULL: Final = 10
 PROGRESS_INTERVAL_S: Final = 0.5
-PROGRESS_STEP: Final = 0.1
+PROGRESS_STEPS: Final = 10
 
 
 class PlainLines:
@@ -27,7 +27,7 @@ class PlainLines:
 
     def __init__(self, view: ExecutionView) -> None:
         self._view = view
-        self._last: dict[str, tuple[float, float]] = {}
+        self._last: dict[str, tuple[float, int]] = {}
         self._failures: Counter[str] = Counter()
 
     def lines(self, event: Event, now_s: float) -> list[str]:
@@ -68,14 +68,12 @@ class PlainLines:
         if change.HasField("failure") and self._failures[node.name] < MAX_FAILURES_IN_FULL:
             self._failures[node.name] += 1
             lines.append(_describe(f"{change.node}[{change.map_index}]", change))
-        done = node.finished_items / node.item_count
-        last_s, last_done = self._last.get(node.name, (now_s, 0.0))
+        done = node.finished_items
+        last_s, last_done = self._last.setdefault(node.name, (now_s, 0))
         due = now_s - last_s >= PROGRESS_INTERVAL_S and done > last_done
-        if due or done - last_done >= PROGRESS_STEP:
+        if due or (done - last_done) * PROGRESS_STEPS >= node.item_count:
             self._last[node.name] = (now_s, done)
-            lines.append(f"{node.name} {node.finished_items}/{node.item_count}{_item_counts(node)}")
-        else:
-            self._last.setdefault(node.name, (now_s, 0.0))
+            lines.append(f"{node.name} {done}/{node.item_count}{_item_counts(node)}")
         return lines
 
 
