@@ -1,0 +1,128 @@
+"""The worker as a process of its own, with real runners, against a worker-manager that the test plays."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc.aio
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from nodeflow.worker_manager.v1 import attempt_pb2
+from tests.unit.worker.manager_double import ManagerDouble, Stream
+
+
+class Process:
+    """A worker process."""
+
+    def __init__(self, directory: Path, manager: ManagerDouble) -> None:
+        self.directory = directory
+        self.announce = directory / "address"
+        self._environment = {
+            **os.environ,
+            "NODEFLOW_WORKER_WORKER_MANAGER": manager.address,
+            "NODEFLOW_WORKER_WORKER_ID": "w",
+            "NODEFLOW_WORKER_SLOTS": "2",
+            "NODEFLOW_WORKER_STATE_DIR": str(directory / "state"),
+            "NODEFLOW_WORKER_PATH": str(directory),
+            "NODEFLOW_WORKER_ANNOUNCE_FILE": str(self.announce),
+        }
+
+    async def start(self, **settings: str) -> asyncio.subprocess.Process:
+        more = {f"NODEFLOW_WORKER_{name.upper()}": value for name, value in settings.items()}
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "nodeflow_worker", env=self._environment | more, stderr=asyncio.subprocess.PIPE
+        )
+
+
+@pytest.fixture
+async def manager() -> AsyncIterator[ManagerDouble]:
+    manager = ManagerDouble()
+    await manager.start()
+    yield manager
+    await manager.stop()
+
+
+async def welcomed(manager: ManagerDouble) -> tuple[Stream, str, list[str]]:
+    stream = await manager.stream()
+    hello = await stream.next("hello")
+    stream.welcome()
+    await stream.next("held")
+    return stream, hello.session_id, list(hello.replaced_session_ids)
+
+
+async def end_of(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
+    async with asyncio.timeout(15):
+        _, errors = await process.communicate()
+    return process.returncode, errors.decode()
+
+
+async def test_a_worker_executes_serves_health_and_leaves_on_sigterm(tmp_path: Path, manager: ManagerDouble) -> None:
+    (tmp_path / "fns.py").write_text("def double(n):\n    return 2 * n\n")
+    worker = Process(tmp_path, manager)
+    process = await worker.start()
+    stream, _, _ = await welcomed(manager)
+    stream.assign(
+        "fns:double",
+        attempt_pb2.Assignment(execution_id="e", task_number=1, attempt_number=1, arguments=b'{"n": 21}'),
+    )
+    results: list[attempt_pb2.AttemptResult] = []
+    while not results:  # that it started may be told before: the first task imports its module
+        results += (await stream.next("updates")).results
+    [result] = results
+    assert result.output.data == b"42"
+    async with grpc.aio.insecure_channel(worker.announce.read_text()) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest()
+        reply = await health.Check(request, timeout=5)  # type: ignore[attr-defined]  # the stubs package lacks it
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+    runners = psutil.Process(process.pid).children()
+    assert len(runners) == 2
+    process.send_signal(signal.SIGTERM)
+    stream.acknowledge(result.result_id)
+    await stream.next("goodbye")
+    code, errors = await end_of(process)
+    assert code == 0, errors
+    assert not [each for each in runners if each.is_running()]
+    assert list((tmp_path / "state" / "w").iterdir()) == []
+
+
+async def test_a_successor_names_the_session_of_a_killed_worker(tmp_path: Path, manager: ManagerDouble) -> None:
+    worker = Process(tmp_path, manager)
+    first = await worker.start()
+    _, session, _ = await welcomed(manager)
+    second = await worker.start()
+    _, beside, replaced = await welcomed(manager)
+    assert replaced == []
+    first.kill()
+    await end_of(first)
+    third = await worker.start()
+    stream, _, replaced = await welcomed(manager)
+    assert replaced == [session]
+    second.kill()
+    await end_of(second)
+    third.terminate()
+    await stream.next("goodbye")
+    assert (await end_of(third))[0] == 0
+    assert [each.name for each in (tmp_path / "state" / "w").iterdir()] == [f"session-{beside}.lock"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("slots", "0", "NODEFLOW_WORKER_SLOTS is '0'"),
+        ("worker_id", "a b", "NODEFLOW_WORKER_WORKER_ID is 'a b'"),
+        ("state_dir", "/proc/none", "set NODEFLOW_WORKER_STATE_DIR to a directory that this user can write"),
+    ],
+)
+async def test_wrong_settings_are_named(
+    tmp_path: Path, manager: ManagerDouble, setting: str, value: str, words: str
+) -> None:
+    process = await Process(tmp_path, manager).start(**{setting: value})
+    code, errors = await end_of(process)
+    assert code == 2
+    assert words in errors
+    assert "Traceback" not in errors
