@@ -3,8 +3,6 @@
 Owns the order of the two. Must not know where bytes lie.
 """
 
-# ruff: noqa: ARG002, N802  -- names and arguments of handlers are those of the generated base class
-
 from collections.abc import AsyncIterator
 from typing import Any, Final
 

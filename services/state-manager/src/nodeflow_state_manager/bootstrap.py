@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import grpc.aio
 from nodeflow.state_manager.v1 import (
@@ -60,7 +59,7 @@ class StateManager:
 
 
 async def build(
-    settings: StateManagerSettings, *, store: Store | None = None, artifact_files: ArtifactFiles | None = None, **_: Any
+    settings: StateManagerSettings, *, store: Store | None = None, artifact_files: ArtifactFiles | None = None
 ) -> StateManager:
     """Build the service on SQLite and a directory, or on what is given; raises StartupError."""
     if store is None:

@@ -3,8 +3,6 @@
 Owns no decision: limits and defaults of requests that the protos state, and nothing more.
 """
 
-# ruff: noqa: ARG002, N802  -- names and arguments of handlers are those of the generated base class
-
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, TypeVar
 
