@@ -1,0 +1,93 @@
+"""`python -m tests.bench NAME`: run a bench, print its table, and write build/bench/NAME.json.
+
+Owns the command line. Must not know how anything is measured.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Final, TypeVar
+
+import typer
+from rich.console import Console
+from tests.bench import latency, noop, report
+from tests.bench.bench_suite import BUILD, CORES, LIMIT_S, BenchFailed, use_two_cores
+from tests.bench.profiling import PROCESSES, Profile, ProfileForm, top_text
+
+T = TypeVar("T")
+
+DATA_DIR: Final = BUILD / "data"
+# Standard output is the table, standard error is progress.
+_output: Final = Console()
+_progress: Final = Console(stderr=True, highlight=False)
+
+app = typer.Typer(add_completion=False, help="Measure the suite: results in build/bench/NAME.json.")
+
+Repeat = Annotated[int, typer.Option(min=1, help="Runs, each on a fresh suite.")]
+
+
+@app.command("noop")
+def run_noop(
+    executions: Annotated[int, typer.Option(min=1, help="Executions of 100 nodes each.")] = noop.EXECUTIONS,
+    slots: Annotated[int, typer.Option(min=1, help="Runner processes.")] = CORES,
+    repeat: Repeat = 1,
+    profile: Annotated[str, typer.Option(help=f"Profile one process: {', '.join(PROCESSES)}.")] = "",
+) -> None:
+    """Nodes per second, from submission to a durable result, when nodes do nothing."""
+    if profile and profile not in PROCESSES:
+        raise typer.BadParameter(f"there is no process {profile}; there are: {', '.join(PROCESSES)}")
+    cores = use_two_cores()
+    # Two profilers cannot hold one process: a run for each form.
+    profiles = [_profile(profile, form) for form in ProfileForm] if profile else [None] * repeat
+    results = _run([_noop_run(executions, slots, each) for each in profiles])
+    report.write_json(BUILD / "noop.json", "noop", cores, results)
+    _output.print(report.noop_table(results))
+    for each in profiles:
+        if each is not None and each.form is ProfileForm.RAW:
+            text = top_text(each.path)
+            each.path.with_suffix(".txt").write_text(text)
+            _output.print(f"{profile}: share of samples in the function itself\n{text}", end="", highlight=False)
+
+
+@app.command("latency")
+def run_latency(
+    samples: Annotated[int, typer.Option(min=2, help="Executions, one after the other.")] = latency.SAMPLES,
+    repeat: Repeat = 1,
+) -> None:
+    """Milliseconds from submission to a committed end, of one node on an idle suite."""
+    cores = use_two_cores()
+    results = _run([lambda: latency.measure(DATA_DIR, samples=samples)] * repeat)
+    report.write_json(BUILD / "latency.json", "latency", cores, results)
+    _output.print(report.latency_table(results))
+
+
+def _noop_run(
+    executions: int, slots: int, profile: Profile | None
+) -> Callable[[], Coroutine[Any, Any, noop.NoopResult]]:
+    return lambda: noop.measure(DATA_DIR, executions=executions, slots=slots, profile=profile)
+
+
+def _profile(process: str, form: ProfileForm) -> Profile:
+    suffix = {ProfileForm.RAW: "raw", ProfileForm.FLAMEGRAPH: "svg"}[form]
+    return Profile(process=process, form=form, path=BUILD / f"noop-{process}.{suffix}")
+
+
+def _run(runs: list[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:  # Any: what a coroutine is sent is unused
+    results, begin = [], time.monotonic()
+    for number, run in enumerate(runs, start=1):
+        if time.monotonic() - begin > LIMIT_S / 2:
+            _progress.print(f"stopped after {number - 1} of {len(runs)} runs: the bench has had its time")
+            break
+        _progress.print(f"run {number} of {len(runs)} …")
+        try:
+            results.append(asyncio.run(run()))
+        except BenchFailed as error:
+            _progress.print(f"the bench failed: {error}", markup=False)
+            raise typer.Exit(1) from error
+    shutil.rmtree(DATA_DIR, ignore_errors=True)
+    return results
+
+
+if __name__ == "__main__":
+    app()
