@@ -54,6 +54,7 @@ class Driver:
         self._session = ""
         self._session_over = False
         self._left = asyncio.Event()
+        self._fault: Exception | None = None
         self._timers = _Timers(self._on_beat_due, self._on_lease_due)
         self._beat = 0
         self._beat_at = 0.0
@@ -71,6 +72,8 @@ class Driver:
                 life = keep_connected("worker-manager", lambda: self._connect(backoff), backoff=backoff)
                 connection = group.create_task(life, name="worker.connection")
                 await self._left.wait()
+                if self._fault is not None:
+                    raise self._fault
                 connection.cancel()
                 self._transfers.cancel()
         finally:
@@ -81,9 +84,19 @@ class Driver:
         self.handle(events.DrainRequested())
 
     def handle(self, event: events.Event) -> None:
-        """Take in one event, and carry out what the core answers."""
-        for order in self._agent.handle(event, self._clock.monotonic()):
-            self._carry_out(order)
+        """Take in one event, and carry out what the core answers.
+
+        An error here leaves the core and the world apart, so it ends the process: its session's attempts are then lost
+        for certain, and tried again. (Many events come from loop callbacks, where a mere exception would be logged and
+        passed over.)
+        """
+        try:
+            for order in self._agent.handle(event, self._clock.monotonic()):
+                self._carry_out(order)
+        except Exception as error:
+            self._fault = self._fault or error
+            self._left.set()
+            raise
 
     def _carry_out(self, order: do.Instruction) -> None:
         match order:
@@ -211,32 +224,36 @@ class _Timers:
     def __init__(self, on_beat: Callable[[], None], on_lease: Callable[[], None]) -> None:
         self._on_beat = on_beat
         self._on_lease = on_lease
-        self._beat: asyncio.TimerHandle | None = None
-        self._lease: asyncio.TimerHandle | None = None
+        # With their times beside them: uvloop gives a handle without one for what is due already.
+        self._beat: tuple[float, asyncio.Handle] | None = None
+        self._lease: tuple[float, asyncio.Handle] | None = None
 
     def beat_at(self, when: float) -> None:
         """Have a heartbeat then, or at the time that was set, whichever comes first."""
-        if self._beat is not None:
-            if self._beat.when() <= when:
-                return
-            self._beat.cancel()
-        self._beat = asyncio.get_running_loop().call_at(when, self._fire_beat)
+        self._beat = self._earlier(self._beat, when, self._fire_beat)
 
     def lease_at(self, when: float) -> None:
         """Look at the lease then. A timer that is set fires earlier and looks again: heartbeats do not move it."""
         if when == NEVER:
             return
-        if self._lease is not None:
-            if self._lease.when() <= when:
-                return
-            self._lease.cancel()
-        self._lease = asyncio.get_running_loop().call_at(when, self._fire_lease)
+        self._lease = self._earlier(self._lease, when, self._fire_lease)
+
+    @staticmethod
+    def _earlier(
+        timer: tuple[float, asyncio.Handle] | None, when: float, fire: Callable[[], None]
+    ) -> tuple[float, asyncio.Handle]:
+        """Return a timer that fires then, or the one that is set if it fires sooner."""
+        if timer is not None:
+            if timer[0] <= when:
+                return timer
+            timer[1].cancel()
+        return when, asyncio.get_running_loop().call_at(when, fire)
 
     def cancel(self) -> None:
         """Stop all timers."""
         for timer in (self._beat, self._lease):
             if timer is not None:
-                timer.cancel()
+                timer[1].cancel()
 
     def _fire_beat(self) -> None:
         self._beat = None

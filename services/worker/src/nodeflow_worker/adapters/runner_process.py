@@ -267,8 +267,8 @@ class _Process:
                 self._ready = True
                 self._tell(RunnerReady(runner=self._number))
             return
-        if count > len(self._timeouts):
-            raise ValueError("results of tasks that it was not given")
+        if message.first != self._done + 1 or count > len(self._timeouts):
+            raise ValueError("results of tasks that it was not given, or had ended")
         for _ in range(count):
             self._timeouts.popleft()
         self._done += count

@@ -31,7 +31,7 @@ def main() -> int:
     # Nothing that was edited may be hidden by bytecode of the same second, and the user's directories stay clean.
     sys.dont_write_bytecode = True
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # at start it is always a TextIOWrapper
-    os.write(results_fd, encode(Results([], [])))
+    os.write(results_fd, encode(Results(1, [], [])))
     return Executor(tasks_fd, results_fd, page).run()
 
 

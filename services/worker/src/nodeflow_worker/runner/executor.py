@@ -54,6 +54,7 @@ class Executor:
         self._names: list[str] = []
         self._found: list[Callable[..., Any] | None] = []
         self._number = 0
+        self._told = 0
         self._current = 0
         self._results: list[Result] = []
         self._spent: list[tuple[int, int, float]] = []
@@ -193,7 +194,8 @@ class Executor:
                 return
             del self._results[: len(results)], self._spent[: len(spent)]
             self._last_flush = monotonic()
-            _write_all(self._results_fd, encode(Results(results, spent)))
+            first, self._told = self._told + 1, self._told + len(results)
+            _write_all(self._results_fd, encode(Results(first, results, spent)))
 
     def _keep_flushing(self) -> None:
         """Tell results that wait behind a long task. While it runs, none is added: what is seen is complete."""

@@ -80,8 +80,12 @@ Result: TypeAlias = bytes | Octets | Failed | Ended
 
 
 class Results(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Ends of the next tasks in order. `spent`: (function, how many calls, seconds), not in step with `results`."""
+    """Ends of tasks in order, the first of which has the number `first`, so that none can be taken for another's.
 
+    `spent`: (function, how many calls, seconds), not in step with `results`.
+    """
+
+    first: int
     results: list[Result]
     spent: list[tuple[int, int, float]]
 
@@ -109,15 +113,17 @@ class FrameReader:
         buffer = self._buffer
         buffer += data
         start = 0
-        while len(buffer) - start >= 4:
-            (length,) = _LENGTH.unpack_from(buffer, start)
-            if length > MAX_FRAME_BYTES:
-                raise ValueError(f"a frame of {length} bytes")
-            if len(buffer) - start - 4 < length:
-                break
-            yield bytes(memoryview(buffer)[start + 4 : start + 4 + length])
-            start += 4 + length
-        del buffer[:start]
+        try:
+            while len(buffer) - start >= 4:
+                (length,) = _LENGTH.unpack_from(buffer, start)
+                if length > MAX_FRAME_BYTES:
+                    raise ValueError(f"a frame of {length} bytes")
+                if len(buffer) - start - 4 < length:
+                    break
+                start += 4 + length
+                yield bytes(memoryview(buffer)[start - length : start])
+        finally:  # also when the reader fails on a frame: what it was given must not come again
+            del buffer[:start]
 
 
 class Page:
