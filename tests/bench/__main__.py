@@ -4,7 +4,6 @@ Owns the command line. Must not know how anything is measured.
 """
 
 import asyncio
-import shutil
 import time
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final, TypeVar
@@ -12,17 +11,20 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 from rich.console import Console
 from tests.bench import latency, noop, report
-from tests.bench.bench_suite import BUILD, CORES, LIMIT_S, BenchFailed, use_two_cores
+from tests.bench.bench_suite import BUILD, CORES, LIMIT_S, BenchFailed, new_data_dir, only_bench, use_two_cores
 from tests.bench.profiling import PROCESSES, Profile, ProfileForm, top_text
 
 T = TypeVar("T")
 
-DATA_DIR: Final = BUILD / "data"
 # Standard output is the table, standard error is progress.
 _output: Final = Console()
 _progress: Final = Console(stderr=True, highlight=False)
 
-app = typer.Typer(add_completion=False, help="Measure the suite: results in build/bench/NAME.json.")
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure the suite: results in build/bench/NAME.json.",
+)
 
 Repeat = Annotated[int, typer.Option(min=1, help="Runs, each on a fresh suite.")]
 
@@ -57,7 +59,7 @@ def run_latency(
 ) -> None:
     """Milliseconds from submission to a committed end, of one node on an idle suite."""
     cores = use_two_cores()
-    results = _run([lambda: latency.measure(DATA_DIR, samples=samples)] * repeat)
+    results = _run([lambda: latency.measure(new_data_dir(), samples=samples)] * repeat)
     report.write_json(BUILD / "latency.json", "latency", cores, results)
     _output.print(report.latency_table(results))
 
@@ -65,7 +67,7 @@ def run_latency(
 def _noop_run(
     executions: int, slots: int, profile: Profile | None
 ) -> Callable[[], Coroutine[Any, Any, noop.NoopResult]]:
-    return lambda: noop.measure(DATA_DIR, executions=executions, slots=slots, profile=profile)
+    return lambda: noop.measure(new_data_dir(), executions=executions, slots=slots, profile=profile)
 
 
 def _profile(process: str, form: ProfileForm) -> Profile:
@@ -75,17 +77,17 @@ def _profile(process: str, form: ProfileForm) -> Profile:
 
 def _run(runs: list[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:  # Any: what a coroutine is sent is unused
     results, begin = [], time.monotonic()
-    for number, run in enumerate(runs, start=1):
-        if time.monotonic() - begin > LIMIT_S / 2:
-            _progress.print(f"stopped after {number - 1} of {len(runs)} runs: the bench has had its time")
-            break
-        _progress.print(f"run {number} of {len(runs)} …")
-        try:
-            results.append(asyncio.run(run()))
-        except BenchFailed as error:
-            _progress.print(f"the bench failed: {error}", markup=False)
-            raise typer.Exit(1) from error
-    shutil.rmtree(DATA_DIR, ignore_errors=True)
+    try:
+        with only_bench():
+            for number, run in enumerate(runs, start=1):
+                if time.monotonic() - begin > LIMIT_S / 2:
+                    _progress.print(f"stopped after {number - 1} of {len(runs)} runs: the bench has had its time")
+                    break
+                _progress.print(f"run {number} of {len(runs)} …")
+                results.append(asyncio.run(run()))
+    except BenchFailed as error:
+        _progress.print(f"the bench failed: {error}", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
     return results
 
 

@@ -4,11 +4,14 @@ Owns the directory and the end of the run. Must not know what is measured.
 """
 
 import asyncio
+import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Final
 
 from nodeflow_sdk.suite import Suite, SuiteError, SuiteOptions, SuiteService, running_suite
@@ -45,10 +48,32 @@ def use_two_cores() -> list[int]:
     return cores
 
 
+@contextmanager
+def only_bench() -> Iterator[None]:
+    """Keep other benches away inside the block; raises BenchFailed when one runs: each would slow the other."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BenchFailed(f"another bench runs here, and holds {file.name}; wait for its end") from None
+        yield
+
+
+def new_data_dir() -> Path:
+    """Make an empty data directory, on the disk that holds the results."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    return Path(mkdtemp(prefix="data-", dir=BUILD))
+
+
+def remove_data_dir(data_dir: Path) -> None:
+    """Remove what a run has left, once it is counted."""
+    shutil.rmtree(data_dir)
+
+
 @asynccontextmanager
 async def bench_suite(data_dir: Path, *, slots: int = CORES, limit_s: float = LIMIT_S) -> AsyncIterator[Suite]:
     """Run a suite on an empty directory inside the block; raises BenchFailed when the block fails or takes too long."""
-    shutil.rmtree(data_dir, ignore_errors=True)
     observer = _Restarts()
     options = SuiteOptions(
         data_dir=data_dir, port=0, slots=slots, path=(), drain_timeout_s=DRAIN_TIMEOUT_S, lasting=False
@@ -58,7 +83,7 @@ async def bench_suite(data_dir: Path, *, slots: int = CORES, limit_s: float = LI
             yield suite
     except TimeoutError:
         raise _failed(f"not finished within {limit_s:.0f} s", data_dir, observer) from None
-    except (SuiteError, NodeflowError, BenchFailed) as error:
+    except (SuiteError, NodeflowError, BenchFailed, sqlite3.Error) as error:
         raise _failed(str(error), data_dir, observer) from error
     if observer.died:
         raise _failed("a service did not live through the run", data_dir, observer)

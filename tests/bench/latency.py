@@ -14,7 +14,7 @@ from typing import Final
 
 from nodeflow.scheduler.v1.event_pb2 import EventType
 from tests.bench import documents, store_count
-from tests.bench.bench_suite import CORES, BenchFailed, bench_suite
+from tests.bench.bench_suite import CORES, BenchFailed, bench_suite, remove_data_dir
 from tests.bench.processes import read_cpu_times
 
 from nodeflow_sdk.client import Client, open_client
@@ -65,6 +65,7 @@ async def measure(data_dir: Path, *, samples: int = SAMPLES) -> LatencyResult:
         store_count.count(data_dir, execution_ids, tasks_each=1)
     except store_count.WrongCount as error:
         raise BenchFailed(f"{error}; the store is left in {data_dir}") from error
+    remove_data_dir(data_dir)
     return _result(latencies, commits, used, committed)
 
 

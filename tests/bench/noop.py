@@ -11,7 +11,7 @@ from typing import Final
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState
 from nodeflow.scheduler.v1.scheduler_service_pb2 import Submission
 from tests.bench import documents, store_count
-from tests.bench.bench_suite import CORES, BenchFailed, bench_suite
+from tests.bench.bench_suite import CORES, BenchFailed, bench_suite, remove_data_dir
 from tests.bench.processes import read_cpu_times
 from tests.bench.profiling import Profile, profiled
 
@@ -55,6 +55,7 @@ async def measure(
         counted = store_count.count(data_dir, load.execution_ids, documents.NODES)
     except store_count.WrongCount as error:
         raise BenchFailed(f"{error}; the store is left in {data_dir}") from error
+    remove_data_dir(data_dir)
     return NoopResult(
         executions=executions,
         nodes=counted.results,
