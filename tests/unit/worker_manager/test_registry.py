@@ -9,7 +9,7 @@ from nodeflow_shared.errors import IllegalState, InvalidInput, StaleLease, Unava
 from nodeflow_worker_manager.domain import events as ev
 from nodeflow_worker_manager.domain import instructions as do
 from nodeflow_worker_manager.domain.registry import SessionRegistry
-from nodeflow_worker_manager.domain.reports import Assignments, Fenced
+from nodeflow_worker_manager.domain.reports import Assignments, Fenced, Updates
 from nodeflow_worker_manager.domain.sessions import NO_CAPACITY, Capacity, EndReason, SessionState
 
 LEASE = 10.0
@@ -58,6 +58,10 @@ class Batch:
     @property
     def count(self) -> int:
         return len(self.tasks)
+
+    def without(self, updates: Updates) -> "Batch":
+        assert isinstance(updates, UpdateReport)
+        return Batch(tuple(task for task in self.tasks if (task[0], task[2]) not in updates.shards))
 
     def fence(self, tokens: Mapping[int, int]) -> Fenced:
         current = tuple(task for task in self.tasks if task[1] >= tokens.get(task[0], 0))
@@ -133,8 +137,24 @@ def beat(number: int = 1, capacity: Capacity = BID, *, draining: bool = False, c
     return ev.HeartbeatReceived(connection=connection, beat=number, capacity=capacity, draining=draining)
 
 
-def assign(stream: int, *tasks: tuple[int, int, str], session_id: str = "A") -> ev.Event:
-    return ev.AssignmentsReceived(stream=stream, session_id=session_id, batch=Batch(tasks))
+def assign(stream: int, *tasks: tuple[int, int, str], session_id: str = "A", generation: int = 1) -> ev.Event:
+    """Assignments of a scheduler that has read one report, unless it says otherwise."""
+    batch = Batch(tasks)
+    return ev.AssignmentsReceived(stream=stream, session_id=session_id, generation=generation, batch=batch)
+
+
+def given(*tasks: tuple[int, int, str], connection: int = 1) -> do.Assign:
+    return do.Assign(connection=connection, batch=Batch(tasks))
+
+
+def reports(*holds: tuple[int, str], connection: int = 1) -> ev.Event:
+    """The worker says what it holds."""
+    return ev.HeldReceived(connection=connection, held=held(*holds))
+
+
+def send_held(*holds: tuple[int, str], stream: int = 7, generation: int = 1) -> do.SendHeld:
+    """The report as a scheduler is sent it: its first, unless it says otherwise."""
+    return do.SendHeld(stream=stream, session_id="A", generation=generation, held=held(*holds))
 
 
 # Registration.
@@ -149,9 +169,7 @@ def test_a_worker_is_welcomed_only_after_its_session_is_recorded(core: Core) -> 
         do.Welcome(connection=1, newly_registered=True),
         do.SendOpened(stream=7, sessions=(opened(),)),
     ]
-    assert core.when(ev.HeldReceived(connection=1, held=held((0, "x"), (3, "y")))) == [
-        do.SendHeld(stream=7, session_id="A", held=held((0, "x")))
-    ]
+    assert core.when(reports((0, "x"), (3, "y"))) == [send_held((0, "x"))]
 
 
 def test_a_worker_that_is_known_is_not_new(core: Core) -> None:
@@ -199,8 +217,8 @@ def test_a_reconnect_within_the_lease_keeps_the_session(core: Core) -> None:
     assert core.when(ev.WorkerLost(connection=1)) == [do.SendCapacity(stream=7, session_id="A", capacity=NO_CAPACITY)]
     core.now = 109
     assert core.when(hello(2)) == [do.Welcome(connection=2, newly_registered=False)]
-    assert core.when(ev.HeldReceived(connection=2, held=held((0, "x")))) == [
-        do.SendHeld(stream=7, session_id="A", held=held((0, "x"))),
+    assert core.when(reports((0, "x"), connection=2)) == [
+        send_held((0, "x"), generation=2),
         do.SendCapacity(stream=7, session_id="A", capacity=BID),
     ]
     assert core.tick(118) == []
@@ -300,6 +318,17 @@ def test_only_a_changed_bid_is_told(core: Core) -> None:
     ]
 
 
+def test_all_schedulers_are_told_the_same_bid(core: Core) -> None:
+    """A bid that is kept back until the report comes is not told to one that attaches meanwhile either."""
+    core.when(*connected(), *attached(7, "s"))
+    core.when(beat(1, Capacity(slots=4, credits=4)))
+    assert core.when(ev.SchedulerAttached(stream=8, scheduler_id="t"))[0] == do.SendOpened(
+        stream=8, sessions=(opened(capacity=BID),)
+    )
+    core.when(beat(2, BID))
+    assert core.when(reports()) == [send_held(), send_held(stream=8)]
+
+
 def test_a_drain_is_told_to_the_worker_and_takes_its_bid_away(core: Core) -> None:
     core.when(*attached(), *connected())
     assert core.when(ev.DrainRequested(worker_id="other")) == []
@@ -314,7 +343,7 @@ def test_a_drain_is_told_to_the_worker_and_takes_its_bid_away(core: Core) -> Non
         do.Welcome(connection=2, newly_registered=False),
         do.Drain(connection=2),
     ]
-    assert core.when(ev.HeldReceived(connection=2, held=held())) == [do.SendHeld(stream=7, session_id="A", held=held())]
+    assert core.when(reports(connection=2)) == [send_held(generation=2)]
 
 
 # Schedulers.
@@ -331,9 +360,7 @@ def test_a_scheduler_hears_of_sessions_then_what_they_hold_then_updates(core: Co
     assert core.when(ev.ShardsClaimed(stream=7, tokens={0: 5})) == []
     # What comes ahead of the report is in it.
     assert core.when(ev.UpdatesReceived(connection=1, updates=reported((0, "early")))) == []
-    assert core.when(ev.HeldReceived(connection=1, held=held((0, "early")))) == [
-        do.SendHeld(stream=7, session_id="A", held=held((0, "early")))
-    ]
+    assert core.when(reports((0, "early"))) == [send_held((0, "early"))]
     updates = reported((0, "later"))
     assert core.when(ev.UpdatesReceived(connection=1, updates=updates)) == [
         do.SendUpdates(stream=7, session_id="A", updates=updates)
@@ -341,7 +368,7 @@ def test_a_scheduler_hears_of_sessions_then_what_they_hold_then_updates(core: Co
 
 
 def test_a_scheduler_that_attaches_anew_takes_the_place_of_its_old_stream(core: Core) -> None:
-    core.when(*connected(), *attached(7, shard_0=5), ev.HeldReceived(connection=1, held=held()))
+    core.when(*connected(), *attached(7, shard_0=5), reports())
     close, *rest = core.when(*attached(8))
     assert isinstance(close, do.CloseStream)
     assert close.stream == 7
@@ -352,26 +379,22 @@ def test_a_scheduler_that_attaches_anew_takes_the_place_of_its_old_stream(core: 
         do.ReportHeld(connection=1),
     ]
     core.when(ev.SchedulerLost(stream=7), ev.ShardsClaimed(stream=8, tokens={0: 5}))
-    assert core.when(ev.HeldReceived(connection=1, held=held((0, "x")))) == [
-        do.SendHeld(stream=8, session_id="A", held=held((0, "x")))
-    ]
+    assert core.when(reports((0, "x"))) == [send_held((0, "x"), stream=8)]
 
 
 def test_results_that_nobody_owns_wait_for_the_next_owner(core: Core) -> None:
-    core.when(*connected(), *attached(7, shard_0=5), ev.HeldReceived(connection=1, held=held()))
+    core.when(*connected(), *attached(7, shard_0=5), reports())
     core.when(ev.SchedulerLost(stream=7))
     assert core.when(ev.UpdatesReceived(connection=1, updates=reported((0, "x")))) == []
     core.when(*attached(8, "t", shard_0=6))
-    assert core.when(ev.HeldReceived(connection=1, held=held((0, "x")))) == [
-        do.SendHeld(stream=8, session_id="A", held=held((0, "x")))
-    ]
+    assert core.when(reports((0, "x"))) == [send_held((0, "x"), stream=8)]
 
 
 def test_two_schedulers_get_the_reports_of_their_own_shards(core: Core) -> None:
     core.when(*connected(), *attached(7, "s", shard_0=5), *attached(8, "t", shard_1=5))
-    assert core.when(ev.HeldReceived(connection=1, held=held((0, "x"), (1, "y"), (2, "z")))) == [
-        do.SendHeld(stream=7, session_id="A", held=held((0, "x"))),
-        do.SendHeld(stream=8, session_id="A", held=held((1, "y"))),
+    assert core.when(reports((0, "x"), (1, "y"), (2, "z"))) == [
+        send_held((0, "x")),
+        send_held((1, "y"), stream=8),
     ]
     assert core.when(ev.UpdatesReceived(connection=1, updates=reported((1, "y"), (0, "x"), (2, "z")))) == [
         do.SendUpdates(stream=7, session_id="A", updates=reported((0, "x"))),
@@ -383,7 +406,7 @@ def test_two_schedulers_get_the_reports_of_their_own_shards(core: Core) -> None:
 
 
 def test_released_shards_have_no_owner(core: Core) -> None:
-    core.when(*connected(), *attached(shard_0=5, shard_1=5), ev.HeldReceived(connection=1, held=held()))
+    core.when(*connected(), *attached(shard_0=5, shard_1=5), reports())
     core.when(ev.ShardsReleased(stream=7, shards=(1, 9)))
     assert core.when(ev.UpdatesReceived(connection=1, updates=reported((0, "x"), (1, "y")))) == [
         do.SendUpdates(stream=7, session_id="A", updates=reported((0, "x")))
@@ -391,7 +414,7 @@ def test_released_shards_have_no_owner(core: Core) -> None:
 
 
 def test_a_stale_claim_ends_the_stream_and_moves_nothing(core: Core) -> None:
-    core.when(*connected(), *attached(7, "s", shard_0=5), ev.HeldReceived(connection=1, held=held()))
+    core.when(*connected(), *attached(7, "s", shard_0=5), reports())
     [close] = core.when(*attached(8, "t", shard_1=1, shard_0=4))
     assert isinstance(close, do.CloseStream)
     assert close.stream == 8
@@ -403,22 +426,22 @@ def test_a_stale_claim_ends_the_stream_and_moves_nothing(core: Core) -> None:
 
 
 def test_a_higher_token_moves_the_shard_and_fences_the_loser(core: Core) -> None:
-    core.when(*connected(), *attached(7, "s", shard_0=5, shard_1=5), ev.HeldReceived(connection=1, held=held()))
-    core.when(ev.SchedulerAttached(stream=8, scheduler_id="t"), ev.HeldReceived(connection=1, held=held()))
+    core.when(*connected(), *attached(7, "s", shard_0=5, shard_1=5), reports())
+    core.when(ev.SchedulerAttached(stream=8, scheduler_id="t"), reports())
     assert core.when(ev.ShardsClaimed(stream=8, tokens={0: 6})) == [do.ReportHeld(connection=1)]
-    core.when(ev.HeldReceived(connection=1, held=held()))
+    core.when(reports())
     assert core.when(assign(7, (0, 5, "stale"), (1, 5, "mine"))) == [
         do.SendUpdates(stream=7, session_id="A", updates=reported((0, "stale"))),
-        do.Assign(connection=1, batch=Batch(((1, 5, "mine"),))),
+        given((1, 5, "mine")),
     ]
     assert core.when(assign(7, (0, 5, "stale"))) == [
         do.SendUpdates(stream=7, session_id="A", updates=reported((0, "stale")))
     ]
-    assert core.when(assign(8, (0, 6, "x"))) == [do.Assign(connection=1, batch=Batch(((0, 6, "x"),)))]
+    assert core.when(assign(8, (0, 6, "x"), generation=2)) == [given((0, 6, "x"))]
 
 
 def test_a_repeated_claim_asks_nobody_again(core: Core) -> None:
-    core.when(*connected(), *attached(shard_0=5), ev.HeldReceived(connection=1, held=held()))
+    core.when(*connected(), *attached(shard_0=5), reports())
     assert core.when(ev.ShardsClaimed(stream=7, tokens={0: 5})) == []
     assert core.when(ev.ShardsClaimed(stream=7, tokens={1: 5})) == [do.ReportHeld(connection=1)]
 
@@ -427,11 +450,11 @@ def test_a_repeated_claim_asks_nobody_again(core: Core) -> None:
 
 
 def test_what_is_for_a_session_goes_to_its_stream_unchanged(core: Core) -> None:
-    core.when(*connected(), *attached(shard_0=5), ev.HeldReceived(connection=1, held=held()))
+    core.when(*connected(), *attached(shard_0=5), reports())
     batch = Batch(((0, 5, "x"),))
-    [given] = core.when(ev.AssignmentsReceived(stream=7, session_id="A", batch=batch))
-    assert isinstance(given, do.Assign)
-    assert given.batch is batch
+    [frame] = core.when(ev.AssignmentsReceived(stream=7, session_id="A", generation=1, batch=batch))
+    assert isinstance(frame, do.Assign)
+    assert frame.batch is batch
     acknowledgement = object()
     assert core.when(ev.AcknowledgementReceived(session_id="A", acknowledgement=acknowledgement)) == [
         do.Acknowledge(connection=1, acknowledgement=acknowledgement)
@@ -442,16 +465,100 @@ def test_what_is_for_a_session_goes_to_its_stream_unchanged(core: Core) -> None:
 
 
 def test_assignments_given_while_a_report_is_under_way_are_added_to_it(core: Core) -> None:
-    core.when(*connected(), *attached(shard_0=5))
-    assert core.when(assign(7, (0, 5, "new"))) == [do.Assign(connection=1, batch=Batch(((0, 5, "new"),)))]
-    assert core.when(ev.HeldReceived(connection=1, held=held((0, "old")))) == [
-        do.SendHeld(stream=7, session_id="A", held=held((0, "old"), (0, "new")))
-    ]
+    core.when(*connected(), *attached(shard_0=5), reports())
+    assert core.when(ev.ShardsClaimed(stream=7, tokens={1: 5})) == [do.ReportHeld(connection=1)]
+    assert core.when(assign(7, (0, 5, "new"))) == [given((0, 5, "new"))]
+    assert core.when(reports((0, "old"))) == [send_held((0, "old"), (0, "new"), generation=2)]
     assert core.core.sessions["A"].assigned_count == 2
 
 
+def test_what_ends_while_a_report_is_under_way_is_not_added_to_it(core: Core) -> None:
+    """A scheduler that waits for the report is not told of these ends, and would count on them for ever."""
+    core.when(*connected(), *attached(shard_0=5), reports(), ev.ShardsClaimed(stream=7, tokens={1: 5}))
+    core.when(assign(7, (0, 5, "refused"), (0, 5, "runs")), assign(7, (0, 5, "later")))
+    assert core.when(ev.UpdatesReceived(connection=1, updates=reported((0, "refused")))) == []
+    assert core.when(reports((0, "old"))) == [send_held((0, "old"), (0, "runs"), (0, "later"), generation=2)]
+
+
+def test_an_attempt_that_was_refused_and_given_again_is_in_the_report(core: Core) -> None:
+    core.when(*connected(), *attached(7, "s", shard_0=5), *attached(8, "t", shard_1=5), reports())
+    # The report is for 8, so 7 hears of the refusal at once and may hand the attempt out anew.
+    core.when(ev.ShardsClaimed(stream=8, tokens={2: 5}))
+    core.when(assign(7, (0, 5, "x")), ev.UpdatesReceived(connection=1, updates=reported((0, "x"))))
+    core.when(assign(7, (0, 5, "x")))
+    # Before it comes, the shard moves to 8.
+    core.when(ev.ShardsClaimed(stream=8, tokens={0: 6}))
+    assert core.when(reports()) == [send_held((0, "x"), stream=8, generation=2)]
+
+
+# Generations: what a scheduler misses in a report does not arrive after it.
+
+
+def test_assignments_that_crossed_a_report_are_dropped(core: Core) -> None:
+    core.when(*connected(), *attached(shard_0=5), reports(), ev.ShardsClaimed(stream=7, tokens={1: 5}))
+    assert core.when(reports()) == [send_held(generation=2)]
+    assert core.when(assign(7, (0, 5, "crossed"), generation=1)) == []
+    assert core.core.sessions["A"].assigned_count == 0
+    assert core.when(assign(7, (0, 5, "new"), generation=2)) == [given((0, 5, "new"))]
+
+
+def test_assignments_that_crossed_a_report_are_not_in_the_next_one_either(core: Core) -> None:
+    core.when(*connected(), *attached(shard_0=5), reports(), ev.ShardsClaimed(stream=7, tokens={1: 5}), reports())
+    core.when(ev.ShardsClaimed(stream=7, tokens={2: 5}))
+    core.when(assign(7, (0, 5, "crossed"), generation=1), assign(7, (0, 5, "new"), generation=2))
+    assert core.when(reports()) == [send_held((0, "new"), generation=3)]
+
+
+def test_assignments_that_crossed_a_reconnect_are_dropped(core: Core) -> None:
+    core.when(*attached(shard_0=5), *connected(), ev.WorkerLost(connection=1))
+    assert core.when(assign(7, (0, 5, "to nobody"))) == []
+    core.when(hello(2))
+    # It still reaches the worker, so the report names it; the same, had it come after the report, must not.
+    assert core.when(assign(7, (0, 5, "in time"))) == [given((0, 5, "in time"), connection=2)]
+    assert send_held((0, "in time"), generation=2) in core.when(reports(connection=2))
+    assert core.when(assign(7, (0, 5, "too late"))) == []
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+def test_assignments_before_any_report_are_dropped(core: Core, generation: int) -> None:
+    core.when(*connected(), *attached(shard_0=5))
+    assert core.when(assign(7, (0, 5, "early"), generation=generation)) == []
+    assert core.when(reports()) == [send_held()]
+
+
+def test_generations_are_counted_for_each_stream(core: Core) -> None:
+    core.when(*connected(), *attached(7, "s", shard_0=5), reports())
+    core.when(*attached(8, "t", shard_1=5))
+    # This report is for 8 alone: 7 goes on as before.
+    assert core.when(reports((0, "x"))) == [send_held(stream=8)]
+    core.when(ev.ShardsClaimed(stream=8, tokens={2: 5}))
+    assert core.when(reports((0, "x"))) == [send_held(stream=8, generation=2)]
+    assert core.when(assign(7, (0, 5, "y"), generation=1)) == [given((0, 5, "y"))]
+    assert core.when(assign(7, (0, 5, "y"), generation=2)) == []
+    assert core.when(assign(8, (1, 5, "z"), generation=1)) == []
+    assert core.when(assign(8, (1, 5, "z"), generation=2)) == [given((1, 5, "z"))]
+
+
+def test_generations_are_counted_for_each_session(core: Core) -> None:
+    core.when(*connected(), *attached(shard_0=5), reports(), ev.ShardsClaimed(stream=7, tokens={1: 5}), reports())
+    core.when(*connected("B", 2))
+    assert core.when(assign(7, (0, 5, "x"), session_id="B", generation=2)) == []
+    assert core.when(assign(7, (0, 5, "x"), session_id="B", generation=1)) == [given((0, 5, "x"), connection=2)]
+
+
+def test_generations_start_anew_with_each_attachment(core: Core) -> None:
+    core.when(*connected(), *attached(7, shard_0=5), reports(), ev.ShardsClaimed(stream=7, tokens={1: 5}), reports())
+    core.when(*attached(8, shard_0=5))
+    # Neither what was on its way on the stream before, nor what is based on its reports.
+    assert core.when(assign(7, (0, 5, "x"), generation=2)) == []
+    assert core.when(assign(8, (0, 5, "x"), generation=2)) == []
+    assert core.when(reports()) == [send_held(stream=8, generation=1)]
+    assert core.when(assign(8, (0, 5, "x"), generation=2)) == []
+    assert core.when(assign(8, (0, 5, "x"), generation=1)) == [given((0, 5, "x"))]
+
+
 def test_what_is_for_a_session_without_a_stream_is_dropped(core: Core) -> None:
-    core.when(*connected(), *attached(shard_0=5), ev.WorkerLost(connection=1))
+    core.when(*connected(), *attached(shard_0=5), reports(), ev.WorkerLost(connection=1))
     for session_id in ("A", "unknown"):
         assert core.when(assign(7, (0, 5, "x"), session_id=session_id)) == []
         assert core.when(ev.AcknowledgementReceived(session_id=session_id, acknowledgement=object())) == []
@@ -459,7 +566,7 @@ def test_what_is_for_a_session_without_a_stream_is_dropped(core: Core) -> None:
 
 
 def test_assigned_attempts_are_counted_until_they_are_reported(core: Core) -> None:
-    core.when(*connected(), *attached(shard_0=5), ev.HeldReceived(connection=1, held=held((0, "a"))))
+    core.when(*connected(), *attached(shard_0=5), reports((0, "a")))
     core.when(assign(7, (0, 5, "b"), (0, 5, "c")))
     assert core.core.sessions["A"].assigned_count == 3
     core.when(ev.UpdatesReceived(connection=1, updates=reported((0, "a"), (0, "b"))))
@@ -469,7 +576,7 @@ def test_assigned_attempts_are_counted_until_they_are_reported(core: Core) -> No
 def test_late_messages_of_a_stream_that_is_over_count_for_nothing(core: Core) -> None:
     core.when(*attached(shard_0=5), *connected(), ev.WorkerLost(connection=1))
     assert core.when(beat()) == []
-    assert core.when(ev.HeldReceived(connection=1, held=held())) == []
+    assert core.when(reports()) == []
     assert core.when(ev.GoodbyeReceived(connection=1)) == []
     assert core.when(ev.SchedulerLost(stream=99), assign(99, (0, 5, "x"))) == []
     assert core.when(ev.ShardsClaimed(stream=99, tokens={0: 9})) == []

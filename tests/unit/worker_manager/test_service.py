@@ -1,7 +1,9 @@
 """The service over real sockets: generated stubs on both sides, and a state-manager that keeps what it is told."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 
 import grpc.aio
 import pytest
@@ -55,8 +57,8 @@ def updates(*results: attempts.AttemptResult) -> pb.ConnectRequest:
     return pb.ConnectRequest(updates=attempts.AttemptUpdates(results=results))
 
 
-def assignments(session_id: str, *tasks: tuple[int, int, int]) -> pb.CoordinateRequest:
-    """Assign tasks: (number, shard, token)."""
+def assignments(session_id: str, *tasks: tuple[int, int, int], generation: int = 1) -> pb.CoordinateRequest:
+    """Assign tasks, (number, shard, token), on the ground of the first report unless it says otherwise."""
     batch = attempts.AssignmentBatch(
         specs=[attempts.TaskSpec(tenant="t", node="n")],
         assignments=[
@@ -66,7 +68,8 @@ def assignments(session_id: str, *tasks: tuple[int, int, int]) -> pb.CoordinateR
             for number, shard, token in tasks
         ],
     )
-    return pb.CoordinateRequest(assignments=[pb.SessionAssignments(session_id=session_id, batch=batch)])
+    part = pb.SessionAssignments(session_id=session_id, batch=batch, generation=generation)
+    return pb.CoordinateRequest(assignments=[part])
 
 
 async def welcomed(stub: Stub, first: pb.ConnectRequest, *holds: attempts.AttemptResult) -> Worker:
@@ -82,6 +85,28 @@ def has(field: str) -> Callable[[Message], object]:
 def held_in(responses: Sequence[pb.CoordinateResponse]) -> list[int]:
     """The task numbers of the results that the last response says are held."""
     return [each.task_number for session in responses[-1].held for each in session.held.unacknowledged]
+
+
+async def read_held(scheduler: Scheduler) -> int:
+    """Read up to the next report, and return its generation."""
+    [*_, last] = await scheduler.until(has("held"))
+    return last.held[0].generation
+
+
+@asynccontextmanager
+async def beating(worker: Worker) -> AsyncIterator[None]:
+    """Keep a session alive."""
+
+    async def beat() -> None:
+        for number in count(1):
+            worker.send(pb.ConnectRequest(heartbeat=pb.Heartbeat(beat=number, capacity=pb.Capacity(slots=2))))
+            await asyncio.sleep(0.1)
+
+    beats = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beats.cancel()
 
 
 async def test_a_task_travels_to_the_worker_and_its_result_back(stub: Stub, state: StateManager) -> None:
@@ -158,9 +183,9 @@ async def test_a_restarted_worker_manager_knows_who_may_still_hold_attempts(stat
             again = Worker(stub, hello(A), result(9))
             assert not (await again.next()).welcome.newly_registered
             assert held_in(await scheduler.until(has("held"))) == [9]
-            again.send(pb.ConnectRequest(heartbeat=pb.Heartbeat(beat=1, capacity=pb.Capacity(slots=2))))
-            # The other one never comes back.
-            [*_, last] = await scheduler.until(has("closed"))
+            async with beating(again):
+                # The other one never comes back.
+                [*_, last] = await scheduler.until(has("closed"))
             assert [(each.session_id, each.reason) for each in last.closed] == [(B, "LEASE_ENDED")]
             await state.registry.until_ended(B)
             assert A in state.registry.live["w"]
@@ -230,6 +255,21 @@ async def test_two_schedulers_share_a_worker(stub: Stub) -> None:
     [*_, last] = await zero.until(has("updates"))
     assert [(each.task_number, each.fencing_token) for each in last.updates[0].updates.refused] == [(6, 5)]
     assert [each.task_number for each in (await worker.next()).assignments.assignments] == [7]
+
+
+async def test_assignments_that_crossed_a_report_never_arrive(stub: Stub) -> None:
+    worker = await welcomed(stub, hello())
+    scheduler = Scheduler(stub, {0: 5})
+    assert await read_held(scheduler) == 1
+    scheduler.send(pb.CoordinateRequest(claims=[pb.ShardClaim(shard=1, fencing_token=5)]))
+    assert await read_held(scheduler) == 2
+    scheduler.send(assignments(A, (1, 0, 5), generation=1), assignments(A, (2, 0, 5), generation=2))
+    assert [each.task_number for each in (await worker.next()).assignments.assignments] == [2]
+
+    again = Scheduler(stub, {0: 5})
+    assert await read_held(again) == 1
+    again.send(assignments(A, (3, 0, 5), generation=2), assignments(A, (4, 0, 5), generation=1))
+    assert [each.task_number for each in (await worker.next()).assignments.assignments] == [4]
 
 
 async def test_a_stale_claim_is_refused(stub: Stub) -> None:

@@ -40,7 +40,7 @@ def test_frames_that_wait_together_become_one_response() -> None:
     writer = wire.SchedulerWriter()
     held = wire.HeldMessage(pb.HeldAttempts(live=[key(1)]))
     frames: list[do.ToScheduler] = [
-        do.SendHeld(stream=1, session_id="A", held=held),
+        do.SendHeld(stream=1, session_id="A", generation=3, held=held),
         send_updates("A", result(1)),
         send_updates("B", result(2)),
         do.SendCapacity(stream=1, session_id="A", capacity=NO_CAPACITY),
@@ -48,7 +48,7 @@ def test_frames_that_wait_together_become_one_response() -> None:
     ]
     assert all(writer.add(frame) for frame in frames)
     response = writer.take()
-    assert list(response.held) == [pb.SessionHeld(session_id="A", held=held.message)]
+    assert list(response.held) == [pb.SessionHeld(session_id="A", held=held.message, generation=3)]
     assert [(each.session_id, list(each.updates.results)) for each in response.updates] == [
         ("A", [result(1)]),
         ("B", [result(2)]),
@@ -103,6 +103,17 @@ def test_assignments_on_their_way_are_added_to_what_is_held_once() -> None:
     assert held.live_count == 1
 
 
+def test_assignments_that_are_over_are_taken_out() -> None:
+    given = batch((1, 0, 5), (2, 0, 5), (3, 0, 5), (4, 0, 5))
+    over = attempts.AttemptUpdates(started=[key(4)], results=[result(1)], refused=[key(3)])
+    left = given.without(wire.UpdatesMessage(over))
+    assert left.message == batch((2, 0, 5), (4, 0, 5)).message
+    # Another attempt of the same task is not over.
+    again = attempts.AttemptKey(execution_id="e", task_number=2, attempt_number=2)
+    assert left.without(wire.UpdatesMessage(attempts.AttemptUpdates(refused=[again]))).message == left.message
+    assert given.count == 4
+
+
 def test_assignments_are_parted_by_token() -> None:
     current = batch((1, 0, 5), (2, 9, 1))
     fenced = current.fence({0: 5})
@@ -123,7 +134,7 @@ def test_a_schedulers_message_is_read_in_the_order_of_its_fields() -> None:
         released_shards=[4],
         acknowledgements=[pb.SessionAcknowledgement(session_id="A")],
         cancellations=[pb.SessionCancellation(session_id="B")],
-        assignments=[pb.SessionAssignments(session_id="C", batch=batch((1, 0, 5)).message)],
+        assignments=[pb.SessionAssignments(session_id="C", generation=2, batch=batch((1, 0, 5)).message)],
     )
     claimed, released, acknowledged, cancelled, assigned = wire.read_scheduler_request(9, request)
     assert claimed == ev.ShardsClaimed(stream=9, tokens={3: 7})
@@ -131,5 +142,6 @@ def test_a_schedulers_message_is_read_in_the_order_of_its_fields() -> None:
     assert acknowledged == ev.AcknowledgementReceived(session_id="A", acknowledgement=pb.ResultAcknowledgement())
     assert cancelled == ev.CancellationReceived(session_id="B", cancellation=pb.Cancellation())
     assert isinstance(assigned, ev.AssignmentsReceived)
+    assert (assigned.stream, assigned.session_id, assigned.generation) == (9, "C", 2)
     assert isinstance(assigned.batch, wire.AssignmentsMessage)
     assert assigned.batch.message == request.assignments[0].batch

@@ -600,8 +600,8 @@ class SessionAssignments(_message.Message):
     session_id: _builtins.str
     """The session."""
     generation: _builtins.int
-    """The generation of the last `held` that the scheduler has read. A batch based on an earlier one than the last that was sent is dropped, so
-    that an attempt which is not in `held` was certainly not delivered.
+    """The generation of the last `held` of the session that the scheduler has read on this stream. A batch based on none, or on an earlier one than
+    the last that was sent, is dropped, so that an attempt which is not in `held` was certainly not delivered, and never will be.
     """
     @_builtins.property
     def batch(self) -> _attempt_pb2.AssignmentBatch:
@@ -804,7 +804,7 @@ class SessionHeld(_message.Message):
     session_id: _builtins.str
     """The session."""
     generation: _builtins.int
-    """Grows with each `held` of the session on this stream. Assignments name the one that they are based on."""
+    """Counts each `held` of the session on this stream, from 1; anew after each attach. Assignments name the one that they are based on."""
     @_builtins.property
     def held(self) -> Global___HeldAttempts:
         """What it holds."""

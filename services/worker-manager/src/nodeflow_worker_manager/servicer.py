@@ -12,7 +12,6 @@ import grpc.aio
 from nodeflow.common.v1 import payload_pb2
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as pb
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2_grpc as pb_grpc
-from typing_extensions import override
 
 from nodeflow_shared.errors import FieldViolation, InvalidInput
 from nodeflow_worker_manager import wire
@@ -42,7 +41,6 @@ class WorkerManagerServicer(pb_grpc.WorkerManagerServiceServicer):
         self._artifacts = artifacts
         self._worker_writer = worker_writer
 
-    @override
     async def Connect(
         self, request_iterator: AsyncIterator[pb.ConnectRequest], context: Context
     ) -> AsyncIterator[pb.ConnectResponse]:
@@ -70,7 +68,6 @@ class WorkerManagerServicer(pb_grpc.WorkerManagerServiceServicer):
         finally:
             self._driver.worker_left(peer)
 
-    @override
     async def Coordinate(
         self, request_iterator: AsyncIterator[pb.CoordinateRequest], context: Context
     ) -> AsyncIterator[pb.CoordinateResponse]:
@@ -109,7 +106,6 @@ class WorkerManagerServicer(pb_grpc.WorkerManagerServiceServicer):
         finally:
             self._driver.scheduler_left(peer)
 
-    @override
     async def ListWorkers(self, request: pb.ListWorkersRequest, context: Context) -> pb.ListWorkersResponse:
         """List known workers."""
         state = None if request.state == pb.WORKER_STATE_UNSPECIFIED else wire.read_worker_state(request.state)
@@ -117,14 +113,12 @@ class WorkerManagerServicer(pb_grpc.WorkerManagerServiceServicer):
         workers = map(wire.write_worker, page.workers)
         return pb.ListWorkersResponse(workers=workers, next_page_token=page.next_page_token)
 
-    @override
     async def DrainWorker(self, request: pb.DrainWorkerRequest, context: Context) -> pb.DrainWorkerResponse:
         """Tell a worker to finish and leave."""
         check_worker_id(request.worker_id)
         worker = await self._directory.drain(request.worker_id, context.time_remaining())
         return pb.DrainWorkerResponse(worker=wire.write_worker(worker))
 
-    @override
     async def UploadArtifact(
         self, request_iterator: AsyncIterator[pb.UploadArtifactRequest], context: Context
     ) -> pb.UploadArtifactResponse:
@@ -140,7 +134,6 @@ class WorkerManagerServicer(pb_grpc.WorkerManagerServiceServicer):
         reference = payload_pb2.ArtifactReference(digest=stored.digest, size_bytes=stored.size_bytes)
         return pb.UploadArtifactResponse(artifact=reference)
 
-    @override
     async def DownloadArtifact(
         self, request: pb.DownloadArtifactRequest, context: Context
     ) -> AsyncIterator[pb.DownloadArtifactResponse]:

@@ -95,6 +95,14 @@ class AssignmentsMessage:
         """How many attempts there are."""
         return len(self.message.assignments)
 
+    def without(self, updates: reports.Updates) -> "AssignmentsMessage":
+        """Return what is left when those that these updates say are over are taken out; it may be empty."""
+        assert isinstance(updates, UpdatesMessage)
+        message = updates.message
+        ended = {_identity(each) for each in message.results} | {_identity(each) for each in message.refused}
+        left = [each for each in self.message.assignments if _identity(each) not in ended]
+        return AssignmentsMessage(attempts.AssignmentBatch(specs=self.message.specs, assignments=left))
+
     def fence(self, tokens: Mapping[int, int]) -> reports.Fenced:
         """Part it by the highest token seen of each shard."""
         stale = [each for each in self.message.assignments if each.fencing_token < tokens.get(each.shard, 0)]

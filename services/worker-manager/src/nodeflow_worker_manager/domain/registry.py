@@ -5,6 +5,11 @@ Owns every live session, its lease, and what each attached scheduler was told. M
 Per scheduler stream a session is `opened`, then `held`, then its updates follow, and `closed` is last. From when a
 report is asked for until it comes, updates of the session are not passed on to streams that wait for it: results are in
 the report that follows (the worker keeps them until they are acknowledged), and a refused attempt is not in it.
+
+What a scheduler handed to a session, and finds neither in its report nor in earlier updates, is executed by nobody and
+never will be. For a report names what the worker holds, and what it was sent since it was asked (`since_asked`) and has
+not ended; a batch that is based on no report, or on an earlier one than the last that its stream was sent, is dropped;
+and so is all that comes late from a stream which is over.
 """
 
 import heapq
@@ -301,6 +306,9 @@ class SessionRegistry:
             return
         updates = event.updates
         session.assigned_count = max(0, session.assigned_count - updates.ended_count)
+        if session.since_asked:
+            # Whoever waits for the report is not told of these ends: it must not name what is over.
+            session.since_asked = [batch.without(updates) for batch in session.since_asked]
         sole = self._shards.sole_owner
         if sole is not None:
             if sole.number not in session.awaiting:
@@ -381,8 +389,8 @@ class SessionRegistry:
         if session is None or session.connection is None:
             # The scheduler learns from the report after the reconnect, or from the session's end.
             return
-        if event.generation != session.generations.get(event.stream, 0):
-            # It crossed a report, in which the scheduler misses it: it counts as lost there, so it must not arrive.
+        if event.generation != session.generations.get(event.stream):
+            # It crossed a report, or comes before the first: the scheduler misses it there, so it must not arrive.
             return
         session.assigned_count += batch.count
         if session.asked:
@@ -441,7 +449,7 @@ def _opened(session: Session) -> do.OpenedSession:
     return do.OpenedSession(
         session_id=session.session_id,
         worker_id=session.worker_id,
-        capacity=session.bid,
+        capacity=session.announced,
         labels=session.labels,
         connected=session.state is SessionState.CONNECTED,
     )

@@ -29,6 +29,10 @@ class Assignments(Protocol):
         """How many attempts there are."""
         ...
 
+    def without(self, updates: Updates) -> "Assignments":
+        """Return what is left when those that these updates say are over are taken out; it may be empty."""
+        ...
+
     def fence(self, tokens: Mapping[int, int]) -> "Fenced":
         """Part it by the highest token seen of each shard: a lower one is stale."""
         ...

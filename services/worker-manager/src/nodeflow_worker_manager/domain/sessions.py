@@ -96,9 +96,9 @@ class Session:
     awaiting: set[int] = field(default_factory=set)
     """Scheduler streams that get the report when it comes; until then they get no updates of this session."""
     generations: dict[int, int] = field(default_factory=dict)
-    """How many reports each scheduler stream got. Assignments that are based on an earlier one are dropped."""
+    """How many reports each scheduler stream got, if any. Assignments that are based on another are dropped."""
     since_asked: list[Assignments] = field(default_factory=list)
-    """What was handed over after the report was asked for, so that the report cannot contain it."""
+    """What was handed over after the report was asked for, so that the report may not contain it, and is not over."""
 
     def change(self, change: SessionChange) -> None:
         """Go to the next state; a KeyError is a fault of ours."""
