@@ -553,6 +553,7 @@ def test_generations_start_anew_with_each_attachment(core: Core) -> None:
     assert core.when(assign(7, (0, 5, "x"), generation=2)) == []
     assert core.when(assign(8, (0, 5, "x"), generation=2)) == []
     assert core.when(reports()) == [send_held(stream=8, generation=1)]
+    assert core.core.sessions["A"].generations == {8: 1}
     assert core.when(assign(8, (0, 5, "x"), generation=2)) == []
     assert core.when(assign(8, (0, 5, "x"), generation=1)) == [given((0, 5, "x"))]
 
