@@ -31,3 +31,8 @@ class MemorySessions:
 
     def close(self) -> None:
         self._current = ""
+
+    def left_behind(self) -> list[str]:
+        """The sessions that a successor finds dead when this process is gone."""
+        current = [self._current] if self._current and self._current not in self.ended else []
+        return [*self._dead, *current]

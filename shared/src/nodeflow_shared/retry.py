@@ -5,7 +5,7 @@ Owns when to try again. Must not know what a connection carries.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from random import Random
+from random import Random, uniform
 from typing import Final, NoReturn
 
 import grpc
@@ -27,11 +27,14 @@ def reconnect_delays(
     jitter: float = 0.2,
     random: Random | None = None,
 ) -> Iterator[float]:
-    """Yield seconds to wait, without end: from `initial_s` by `factor` up to `max_s`, each ± `jitter` of itself."""
-    source = random or Random()
+    """Yield seconds to wait, without end: from `initial_s` by `factor` up to `max_s`, each ± `jitter` of itself.
+
+    Without `random`, the jitter comes from the module's own generator, so that a run that seeds it repeats itself.
+    """
+    draw = uniform if random is None else random.uniform
     delay = initial_s
     while True:
-        yield min(delay, max_s) * source.uniform(1 - jitter, 1 + jitter)
+        yield min(delay, max_s) * draw(1 - jitter, 1 + jitter)
         delay = min(delay * factor, max_s)
 
 

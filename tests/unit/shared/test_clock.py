@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from tests.unit.shared.virtual_loop import run_virtually
+from tests.support.virtual_loop import run
 
 from nodeflow_shared.clock import Clock, LoopClock, SystemClock
 
@@ -19,7 +19,7 @@ def test_on_a_virtual_loop_wall_time_is_virtual() -> None:
         return wall, monotonic
 
     started = time.monotonic()
-    wall, monotonic = run_virtually(main())
+    wall, monotonic = run(main)
     assert wall == [1_700_000_000_000, 1_700_000_001_001, 1_700_003_601_001]
     assert monotonic == [0.0, 1.001, 3601.001]
     assert time.monotonic() - started < 10

@@ -10,7 +10,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from structlog.testing import capture_logs
-from tests.unit.shared.virtual_loop import run_virtually
+from tests.support.virtual_loop import run
 
 from nodeflow_shared.channel import open_channel
 from nodeflow_shared.errors import InvalidInput, NodeflowError, Unavailable
@@ -47,7 +47,7 @@ def start_times(live: Callable[[Backoff], Awaitable[None]]) -> list[float]:
         with pytest.raises(InvalidInput, match="enough"):
             await keep_connected("peer", attempt, backoff=backoff)
 
-    run_virtually(main())
+    run(main)
     return [round(start, 3) for start in starts]
 
 
@@ -114,7 +114,7 @@ def test_an_outage_is_told_once() -> None:
             await keep_connected("peer", attempt, backoff=backoff, on_lost=lost.append)
 
     with capture_logs() as logs:
-        run_virtually(main())
+        run(main)
     assert [(log["event"], log["name"], log.get("error")) for log in logs] == [
         ("connection_lost", "peer", "life 0"),
         ("connected", "peer", None),
@@ -133,7 +133,7 @@ def test_cancellation_of_the_task_ends_it() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    run_virtually(main())
+    run(main)
 
 
 def test_a_cancelled_call_is_lost_but_does_not_end_the_task() -> None:

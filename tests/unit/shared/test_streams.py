@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from tests.unit.shared.virtual_loop import run_virtually
+from tests.support.virtual_loop import run
 
 from nodeflow_shared.streams import Inbox, Outbox, OutboxClosed
 
@@ -14,7 +14,7 @@ Scenario = Callable[[], Coroutine[Any, Any, None]]
 
 def virtually(scenario: Scenario) -> Callable[[], None]:
     def test() -> None:
-        run_virtually(scenario())
+        run(scenario)
 
     return test
 

@@ -1,0 +1,126 @@
+"""A user of the virtual suite: submits documents, watches executions over outages, and reads what became of them.
+
+Owns the patience of a client. Must not look into any service; the store is read for the history alone.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc.aio
+from nodeflow.common.v1 import lifecycle_pb2, payload_pb2
+from nodeflow.scheduler.v1 import execution_pb2, workflow_pb2
+from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb
+
+from nodeflow_shared.retry import as_lost_connection
+from tests.support.history import ExecutionHistory, History, ShardHistory, facts_of
+from tests.support.virtual_suite import VirtualSuite
+
+RETRY_S = 0.2
+
+Nodes = Mapping[str, Mapping[str, object]]
+
+
+def document(nodes: Nodes, **more: object) -> workflow_pb2.WorkflowDocument:
+    """Write a workflow document."""
+    source = {"apiVersion": "nodeflow/v1", "kind": "Workflow", "name": "simulated", "nodes": nodes, **more}
+    return workflow_pb2.WorkflowDocument(source=json.dumps(source).encode(), content_type="application/json")
+
+
+class VirtualClient:
+    """Calls of a person who tries again when the scheduler cannot be reached."""
+
+    def __init__(self, suite: VirtualSuite) -> None:
+        self._suite = suite
+        self.stub = suite.client()
+
+    async def submit(self, nodes: Nodes, **more: object) -> str:
+        """Start an execution; returns its id."""
+        request = pb.SubmitExecutionRequest(workflow=pb.WorkflowReference(document=document(nodes, **more)))
+        response = await self.stub.SubmitExecution(request, timeout=30)
+        return response.execution.execution_id
+
+    async def watch(self, execution_id: str) -> AsyncIterator[pb.WatchExecutionResponse]:
+        """Yield all events from the first to the last, going on after every outage."""
+        cursor = ""
+        last = pb.WatchExecutionResponse()
+        while not (last.events and last.events[-1].execution.state in FINAL):
+            try:
+                request = pb.WatchExecutionRequest(execution_id=execution_id, cursor=cursor)
+                async for last in self.stub.WatchExecution(request):
+                    cursor = last.cursor
+                    yield last
+            except grpc.aio.AioRpcError as error:
+                if as_lost_connection(error) is None:
+                    raise
+                await asyncio.sleep(RETRY_S)
+
+    async def events(self, execution_id: str) -> list[pb.WatchExecutionResponse]:
+        """Wait until an execution is over; returns all that a watch told of it."""
+        return [response async for response in self.watch(execution_id)]
+
+    async def finished(self, execution_id: str) -> execution_pb2.Execution:
+        """Wait until an execution is over; returns it."""
+        await self.events(execution_id)
+        response = await self.stub.GetExecution(pb.GetExecutionRequest(execution_id=execution_id), timeout=30)
+        return response.execution
+
+    async def until(self, execution_id: str, state: lifecycle_pb2.TaskState.ValueType, node: str) -> None:
+        """Wait until a task of a node has come to a state."""
+        async for response in self.watch(execution_id):
+            if any(event.task.node == node and event.task.state == state for event in response.events):
+                return
+
+    async def tasks(self, execution_id: str) -> list[execution_pb2.Task]:
+        """List the tasks by number, up to a thousand."""
+        request = pb.ListTasksRequest(execution_id=execution_id, page_size=1_000)
+        return list((await self.stub.ListTasks(request, timeout=30)).tasks)
+
+    async def cancel(self, execution_id: str, reason: str) -> execution_pb2.Execution:
+        """Cancel an execution."""
+        request = pb.CancelExecutionRequest(execution_id=execution_id, reason=reason)
+        return (await self.stub.CancelExecution(request, timeout=30)).execution
+
+    def history(self) -> History:
+        """Read what the store holds."""
+        store = self._suite.store
+        return History(
+            executions=tuple(
+                ExecutionHistory(
+                    execution_id=each.record.execution_id,
+                    tenant=each.record.tenant,
+                    shard=each.record.shard,
+                    request_id=each.record.request_id,
+                    state=lifecycle_pb2.ExecutionState.ValueType(each.record.state),
+                    task_count=each.record.task_count,
+                    facts=tuple(
+                        fact
+                        for chunk in each.chunks
+                        for fact in facts_of(
+                            chunk.data, first_sequence=chunk.first_sequence, first_offset=chunk.first_offset
+                        )
+                    ),
+                )
+                for each in store._executions.values()
+            ),
+            shards=tuple(
+                ShardHistory(shard=head.shard, fencing_token=head.fencing_token, next_offset=head.next_offset)
+                for head in store._heads.shards.values()
+            ),
+        )
+
+
+FINAL = frozenset(
+    {
+        lifecycle_pb2.EXECUTION_STATE_COMPLETED,
+        lifecycle_pb2.EXECUTION_STATE_FAILED,
+        lifecycle_pb2.EXECUTION_STATE_CANCELLED,
+    }
+)
+
+
+# Any: a value is whatever JSON the workflow under test has.
+def value_of(payload: payload_pb2.Payload) -> Any:  # noqa: ANN401
+    """Decode an inline JSON value."""
+    return json.loads(payload.data)
