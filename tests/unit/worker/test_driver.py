@@ -250,6 +250,16 @@ async def test_a_missing_argument_fails_the_attempt(worker: Worker) -> None:
     assert "'items'" in result.failure.message
 
 
+async def test_a_stream_that_is_over_leaves_no_task_behind(worker: Worker) -> None:
+    for _ in range(3):
+        stream = await worker.manager.stream()
+        await stream.next("hello")
+        stream.end(grpc.StatusCode.UNAVAILABLE)
+    await (await worker.manager.stream()).next("hello")
+    readers = [each for each in asyncio.all_tasks() if "_consume_request_iterator" in repr(each.get_coro())]
+    assert len(readers) == 1
+
+
 async def test_a_drain_finishes_what_is_held_and_leaves(worker: Worker) -> None:
     stream = await worker.welcomed()
     stream.assign("hang", assignment(1))

@@ -165,9 +165,13 @@ class Driver:
         finally:
             self._ready.clear()
             self._outbound = None
+            outbound.close()
             if outbound.ended:
                 self._sessions.end()
                 self._left.set()
+        if outbound.ended:
+            # `run` ends this: to return would be told as a lost connection.
+            await asyncio.Event().wait()
 
     def _begin_session(self) -> None:
         over = self._session

@@ -71,12 +71,18 @@ class Outbound:
         self._waiting = waiting
         self._welcome = False
         self._wake: asyncio.Future[None] | None = None
+        self._closed = False
         self.ended = False
         """Whether the goodbye went out."""
 
     def open(self) -> None:
         """Everything may follow the hello: the welcome came."""
         self._welcome = True
+        self.wake()
+
+    def close(self) -> None:
+        """Say no more: the call is over. gRPC leaves the task that reads a call's requests to itself then."""
+        self._closed = True
         self.wake()
 
     def wake(self) -> None:
@@ -91,7 +97,7 @@ class Outbound:
         if self._hello is not None:
             hello, self._hello = self._hello, None
             return hello
-        while not self.ended:
+        while not (self.ended or self._closed):
             message = self._waiting.next() if self._welcome else None
             if message is not None:
                 self.ended = isinstance(message, Goodbye)
