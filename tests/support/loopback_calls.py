@@ -105,6 +105,7 @@ class Pipe:
     """The messages of one direction of a call."""
 
     def __init__(self, wire: Wire) -> None:
+        self._loop = asyncio.get_running_loop()
         self._wire = wire
         self._arrived: deque[bytes] = deque()
         self._room = WINDOW
@@ -116,7 +117,7 @@ class Pipe:
     async def send(self, data: bytes) -> None:
         """Send a message when there is room for it; nowhere once nobody wants it."""
         while not self._room and not self._useless:
-            self._sender = asyncio.get_running_loop().create_future()
+            self._sender = self._loop.create_future()
             await self._sender
         if not self._useless:
             self.push(data)
@@ -138,7 +139,7 @@ class Pipe:
                 return None
             if self._receiver is not None and not self._receiver.done():
                 raise RuntimeError("two readers of one stream")
-            self._receiver = asyncio.get_running_loop().create_future()
+            self._receiver = self._loop.create_future()
             await self._receiver
         self._room += 1
         _wake(self._sender)

@@ -109,10 +109,11 @@ class MemoryStore:
 
     async def renew_shards(self, holder: str, shards: Sequence[HeldShard], lease_timeout_ms: int) -> list[int]:
         await self._write()
+        expire_time_ms = self._clock.now_ms() + lease_timeout_ms
         lost = []
         for held in shards:
             if self._is_held(holder, held):
-                self._leases[held.shard].expire_time_ms = self._clock.now_ms() + lease_timeout_ms
+                self._leases[held.shard].expire_time_ms = expire_time_ms
             else:
                 lost.append(held.shard)
         return sorted(set(lost))

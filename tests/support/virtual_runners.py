@@ -163,7 +163,8 @@ class _Runner:
     def _begin(self) -> None:
         while self._queue and self._done + 1 in self._skipped and not self._dead:
             self._finish(Ending.SKIPPED, 0.0)
-        if self._dead or not self._queue:
+        busy = self._begun > self._done  # fed again from within the report of a result
+        if self._dead or not self._queue or busy:
             return
         attempt = self._queue[0]
         self._begun = sequence = self._done + 1

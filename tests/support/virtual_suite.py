@@ -100,11 +100,14 @@ class VirtualSuite:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
+        if isinstance(error, asyncio.CancelledError):  # which is how a group tells its block that a process failed
             await self._group.__aexit__(kind, error, trace)
             return
         try:
-            await self.stop()
+            if error is None:
+                await self.stop()
+            else:
+                await self._kill_all()  # and the error goes on as it is
         except BaseException:
             await self._group.__aexit__(*sys.exc_info())
             raise
@@ -139,6 +142,11 @@ class VirtualSuite:
         """Stop all processes in order: those that depend on others first."""
         for name in reversed(self.names):
             await self._processes[name].stop()
+
+    async def _kill_all(self) -> None:
+        for name, process in self._processes.items():
+            if process.running:
+                await self.kill(name)
 
     def client(self) -> SchedulerServiceStub:
         """What people and programs use."""
@@ -214,6 +222,11 @@ class _Process:
         self._service: Service | None = None
         self._server: LoopbackServer | None = None
         self._run: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and neither killed nor stopped."""
+        return self._run is not None
 
     async def start(self, group: asyncio.TaskGroup) -> None:
         """Build, listen and run."""
