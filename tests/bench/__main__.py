@@ -15,6 +15,11 @@ from tests.bench.bench_suite import BUILD, CORES, LIMIT_S, BenchFailed, new_data
 from tests.bench.profiling import PROCESSES, Profile, ProfileForm, top_text
 
 T = TypeVar("T")
+# Takes the seconds that are left. Any: what the coroutine of an async function is sent is nobody's concern.
+Run = Callable[[float], Coroutine[Any, Any, T]]
+
+# A run with less time would only fail.
+LEAST_S: Final = 20.0
 
 # Standard output is the table, standard error is progress.
 _output: Final = Console()
@@ -59,15 +64,15 @@ def run_latency(
 ) -> None:
     """Milliseconds from submission to a committed end, of one node on an idle suite."""
     cores = use_two_cores()
-    results = _run([lambda: latency.measure(new_data_dir(), samples=samples)] * repeat)
+    results = _run([lambda limit_s: latency.measure(new_data_dir(), samples=samples, limit_s=limit_s)] * repeat)
     report.write_json(BUILD / "latency.json", "latency", cores, results)
     _output.print(report.latency_table(results))
 
 
-def _noop_run(
-    executions: int, slots: int, profile: Profile | None
-) -> Callable[[], Coroutine[Any, Any, noop.NoopResult]]:
-    return lambda: noop.measure(new_data_dir(), executions=executions, slots=slots, profile=profile)
+def _noop_run(executions: int, slots: int, profile: Profile | None) -> Run[noop.NoopResult]:
+    return lambda limit_s: noop.measure(
+        new_data_dir(), executions=executions, slots=slots, profile=profile, limit_s=limit_s
+    )
 
 
 def _profile(process: str, form: ProfileForm) -> Profile:
@@ -75,16 +80,19 @@ def _profile(process: str, form: ProfileForm) -> Profile:
     return Profile(process=process, form=form, path=BUILD / f"noop-{process}.{suffix}")
 
 
-def _run(runs: list[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:  # Any: what a coroutine is sent is unused
-    results, begin = [], time.monotonic()
+def _run(runs: list[Run[T]]) -> list[T]:
+    """Run one after the other, for as long as there is time."""
+    results: list[T] = []
+    end = time.monotonic() + LIMIT_S
     try:
         with only_bench():
             for number, run in enumerate(runs, start=1):
-                if time.monotonic() - begin > LIMIT_S / 2:
+                left_s = end - time.monotonic()
+                if results and left_s < LEAST_S:
                     _progress.print(f"stopped after {number - 1} of {len(runs)} runs: the bench has had its time")
                     break
                 _progress.print(f"run {number} of {len(runs)} …")
-                results.append(asyncio.run(run()))
+                results.append(asyncio.run(run(left_s)))
     except BenchFailed as error:
         _progress.print(f"the bench failed: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error

@@ -14,7 +14,7 @@ from typing import Final
 
 from nodeflow.scheduler.v1.event_pb2 import EventType
 from tests.bench import documents, store_count
-from tests.bench.bench_suite import CORES, BenchFailed, bench_suite, remove_data_dir
+from tests.bench.bench_suite import LIMIT_S, BenchFailed, bench_suite, remove_data_dir
 from tests.bench.processes import read_cpu_times
 
 from nodeflow_sdk.client import Client, open_client
@@ -45,10 +45,10 @@ class LatencyResult:
     within_limit: bool
 
 
-async def measure(data_dir: Path, *, samples: int = SAMPLES) -> LatencyResult:
+async def measure(data_dir: Path, *, samples: int = SAMPLES, limit_s: float = LIMIT_S) -> LatencyResult:
     """Submit one workflow after the other on a fresh suite; raises BenchFailed."""
     latencies, commits, execution_ids = [], [], []
-    async with bench_suite(data_dir, slots=CORES) as suite, open_client(suite.scheduler) as client:
+    async with bench_suite(data_dir, limit_s=limit_s) as suite, open_client(suite.scheduler) as client:
         workflow = await client.register(documents.single())
         for _ in range(WARM_UP):
             await _run_once(client, workflow.revision)

@@ -11,7 +11,7 @@ from typing import Final
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState
 from nodeflow.scheduler.v1.scheduler_service_pb2 import Submission
 from tests.bench import documents, store_count
-from tests.bench.bench_suite import CORES, BenchFailed, bench_suite, remove_data_dir
+from tests.bench.bench_suite import CORES, LIMIT_S, BenchFailed, bench_suite, remove_data_dir
 from tests.bench.processes import read_cpu_times
 from tests.bench.profiling import Profile, profiled
 
@@ -44,10 +44,15 @@ class NoopResult:
 
 
 async def measure(
-    data_dir: Path, *, executions: int = EXECUTIONS, slots: int = CORES, profile: Profile | None = None
+    data_dir: Path,
+    *,
+    executions: int = EXECUTIONS,
+    slots: int = CORES,
+    profile: Profile | None = None,
+    limit_s: float = LIMIT_S,
 ) -> NoopResult:
     """Run the load once on a fresh suite, and count its results from the store; raises BenchFailed."""
-    async with bench_suite(data_dir, slots=slots) as suite, open_client(suite.scheduler) as client:
+    async with bench_suite(data_dir, slots=slots, limit_s=limit_s) as suite, open_client(suite.scheduler) as client:
         load = await _Load.prepare(suite, client, executions)
         async with profiled(profile, suite):
             measured = await load.run()

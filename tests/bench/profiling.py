@@ -23,7 +23,7 @@ from nodeflow_sdk.suite import Suite, SuiteService
 
 RUNNER: Final = "runner"
 PROCESSES: Final = (*(service.value for service in SuiteService), RUNNER, CLIENT)
-SAMPLES_PER_S: Final = 200
+SAMPLES_PER_S: Final = 250
 LONGEST_S: Final = 100
 TOP: Final = 15
 
@@ -100,6 +100,8 @@ async def _start(profile: Profile, suite: Suite) -> asyncio.subprocess.Process:
         *("--pid", str(_pid(profile.process, suite))),
         *("--duration", str(LONGEST_S)),
         *("--rate", str(SAMPLES_PER_S)),
+        # Without it, threads that wait inside of gRPC, uvloop or a queue count as busy.
+        "--gil",
         *("--format", profile.form.value),
         *("--output", str(profile.path)),
         stdin=asyncio.subprocess.DEVNULL,
