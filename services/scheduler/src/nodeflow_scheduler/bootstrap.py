@@ -15,7 +15,8 @@ from nodeflow_scheduler.adapters.event_log import GrpcEventLog
 from nodeflow_scheduler.adapters.state_manager import GrpcCatalogue, GrpcJournal, GrpcShardLeases
 from nodeflow_scheduler.adapters.workers import GrpcWorkers
 from nodeflow_scheduler.config import Settings
-from nodeflow_scheduler.domain.core import Core, Limits
+from nodeflow_scheduler.domain.core import Core
+from nodeflow_scheduler.domain.ledger import Limits
 from nodeflow_scheduler.domain.messages import Input
 from nodeflow_scheduler.driver import INBOX_LIMIT, Driver
 from nodeflow_scheduler.intake import Intake
@@ -48,9 +49,19 @@ class SchedulerService:
         library = Library(catalogue)
         inbox: Inbox[Input] = Inbox(INBOX_LIMIT)
         self._workers = GrpcWorkers(self._manager_channels, settings.instance, inbox)
-        self._driver = Driver(core, inbox, self._event_log, self._workers, artifacts, clock)
+        self._driver = Driver(
+            core=core, inbox=inbox, log=self._event_log, workers=self._workers, artifacts=artifacts, clock=clock
+        )
         leases = GrpcShardLeases(self._store_channel, settings.instance, settings.lease_timeout_s)
-        self._ownership = Ownership(self._driver, leases, journal, library, self._event_log, self._workers, clock)
+        self._ownership = Ownership(
+            driver=self._driver,
+            leases=leases,
+            journal=journal,
+            compiled=library,
+            log=self._event_log,
+            workers=self._workers,
+            clock=clock,
+        )
         intake = Intake(self._driver, self._ownership, catalogue, clock, random_bytes)
         reading = Reading(self._driver, journal, catalogue, library)
         self._servicer = SchedulerServicer(intake, reading, library, catalogue, artifacts)

@@ -1,7 +1,8 @@
 """The one loop: drain every inbox → decide → append → act.
 
-A turn takes all that has arrived and does not wait for its commit; a bounded number of turns may be on their way to the log, so batches grow by themselves under load
-and shrink to one when idle. What a turn decided takes effect, in the order of the turns, once the log has it. The driver knows the world through its ports only, and time through its clock.
+A turn takes all that has arrived and does not wait for its commit; a bounded number of turns may be on their way to the
+log, so batches grow by themselves under load and shrink to one when idle. What a turn decided takes effect, in the
+order of the turns, once the log has it. The driver knows the world through its ports only, and time through its clock.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections import deque
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
-from nodeflow_scheduler.domain.core import Core, not_ours
+from nodeflow_scheduler.domain.core import Core
 from nodeflow_scheduler.domain.events import sequence_count
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.failures import expression_failed
+from nodeflow_scheduler.domain.fan_out import MAP_BYTES_LIMIT
 from nodeflow_scheduler.domain.messages import (
     ArgumentsFailed,
     ArtifactFetched,
@@ -23,15 +25,15 @@ from nodeflow_scheduler.domain.messages import (
     Input,
     Keep,
     Outgoing,
-    ShardsLost,
     Tick,
     Turn,
 )
 from nodeflow_scheduler.domain.placement import Grant, Session
-from nodeflow_scheduler.domain.progress import MAP_BYTES_LIMIT, Draft
+from nodeflow_scheduler.domain.progress import Draft
+from nodeflow_scheduler.domain.scopes import scope_of
 from nodeflow_scheduler.ports import Artifacts, EventLog, LoggedChunk, Prepared, Workers
 from nodeflow_shared.clock import Clock
-from nodeflow_shared.errors import NodeflowError
+from nodeflow_shared.errors import NodeflowError, Unavailable
 from nodeflow_shared.logs import get_log
 from nodeflow_shared.streams import Inbox
 
@@ -46,7 +48,10 @@ INBOX_LIMIT = 4_096
 
 @dataclass(slots=True)
 class Subscription:
-    """A reader of one execution's commits. It is told that there is more, and keeps no more than the next few chunks."""
+    """A reader of one execution's commits.
+
+    It is told that there is more, and keeps no more than the next few chunks.
+    """
 
     execution_id: str
     chunks: deque[LoggedChunk] = field(default_factory=deque)
@@ -61,11 +66,23 @@ SUBSCRIPTION_LIMIT = 256
 """Chunks that a reader may be behind before it reads the log again."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A turn on its way to the log."""
+
+    turn: Turn
+    committed: Awaitable[frozenset[int]] | None
+    """Gives the shards that were refused; None when there is nothing to write."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the turn has taken effect."""
+
+
 class Driver:
     """Runs the core."""
 
     def __init__(
         self,
+        *,
         core: Core,
         inbox: Inbox[Input],
         log: EventLog,
@@ -79,8 +96,9 @@ class Driver:
         self._workers = workers
         self._artifacts = artifacts
         self._clock = clock
-        self._turns: deque[tuple[Turn, Awaitable[frozenset[int]] | None]] = deque()
-        self._turns_changed = asyncio.Condition()
+        self._pending: deque[_Pending] = deque()
+        self._decided = asyncio.Event()
+        self._refusals = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_ms: int | None = None
         self._subscriptions: dict[str, list[Subscription]] = {}
@@ -99,55 +117,62 @@ class Driver:
 
     async def _decide(self) -> None:
         while True:
-            while len(self._turns) >= PENDING_TURNS:
-                await self._turns_change()
+            while len(self._pending) >= PENDING_TURNS:
+                await self._pending[0].over.wait()
             inputs = await self.inbox.drain()
             turn = self.core.step(inputs, self._clock.now_ms())
             self._request_artifacts(turn)
             committed = self._log.append(turn.writes) if turn.writes else None
-            self._turns.append((turn, committed))
-            await self._notify_turns()
+            self._pending.append(_Pending(turn, committed))
+            self._decided.set()
             self._hand_out()
             self._set_timer()
 
     async def _commit(self) -> None:
         while True:
-            while not self._turns:
-                await self._turns_change()
-            turn, committed = self._turns[0]
-            refused = await committed if committed is not None else frozenset[int]()
-            self._act(turn, refused)
-            self._turns.popleft()
-            await self._notify_turns()
-
-    async def _turns_change(self) -> None:
-        async with self._turns_changed:
-            await self._turns_changed.wait()
-
-    async def _notify_turns(self) -> None:
-        async with self._turns_changed:
-            self._turns_changed.notify_all()
+            await self._decided.wait()
+            while self._pending:
+                pending = self._pending[0]
+                refused = await pending.committed if pending.committed is not None else frozenset[int]()
+                self._act(pending.turn, refused)
+                self._pending.popleft()
+                pending.over.set()
+            self._decided.clear()
 
     async def settled(self) -> None:
-        """Waits until all that was decided so far is committed, so that an answer may reflect it."""
-        if not self._turns:
-            return
-        last = self._turns[-1][0]
-        while any(turn is last for turn, _ in self._turns):
-            await self._turns_change()
+        """Waits until the log has answered all that was decided so far."""
+        if self._pending:
+            await self._pending[-1].over.wait()
+
+    async def quiet(self) -> None:
+        """Waits until all that has arrived is decided, and answered by the log."""
+        while len(self.inbox):
+            await self.settled()
+            await asyncio.sleep(0)
+        await self.settled()
+
+    async def committed(self) -> None:
+        """Waits until an answer may reflect all that was decided so far.
+
+        Raises Unavailable if part of that never happened.
+        """
+        refusals = self._refusals
+        await self.settled()
+        if self._refusals != refusals:
+            raise Unavailable("this scheduler has lost a shard in between; try again", retry_after_s=0.2)
 
     def _act(self, turn: Turn, refused: frozenset[int]) -> None:
         """A turn is in the log: tell everyone."""
         if refused:
             _log.warning("append_refused", shards=sorted(refused))
-            self.inbox.push(ShardsLost(shards=refused))
+            self._refusals += 1
             self.lost_shards.put_nowait(refused)
         outgoing = self.core.commit(turn, refused)
         self._request_artifacts(turn)
-        self._publish(turn, refused)
+        self._publish(turn, outgoing.refused)
         self._tell_workers(outgoing)
-        for reply in turn.replies:
-            reply.handle.answer(not_ours(reply.shard) if reply.shard in refused else reply.answer)
+        for reply in outgoing.replies:
+            reply.handle.answer(reply.answer)
         self._hand_out()
 
     def _tell_workers(self, outgoing: Outgoing) -> None:
@@ -176,7 +201,7 @@ class Driver:
         prepared = []
         for grant in grants:
             execution, task, _ = grant
-            scope = execution.scope_of(task) if execution.expansions else execution
+            scope = scope_of(execution, task) if execution.expansions else execution
             node = execution.workflow.nodes[execution.node_of(task) if execution.expansions else task]
             try:
                 prepared.append(Prepared(grant, node.arguments.render(scope)))
@@ -207,13 +232,18 @@ class Driver:
         try:
             data = await self._artifacts.fetch(fetch.tenant, digest, MAP_BYTES_LIMIT)
         except NodeflowError as error:
-            self.inbox.push(ArtifactFetched(digest=digest, data=None, problem=error.message))
+            self.inbox.push(ArtifactFetched(tenant=fetch.tenant, digest=digest, data=None, problem=error.message))
         else:
-            self.inbox.push(ArtifactFetched(digest=digest, data=data))
+            self.inbox.push(ArtifactFetched(tenant=fetch.tenant, digest=digest, data=data))
 
     async def _keep(self, keep: Keep) -> None:
-        await self._artifacts.keep(keep.tenant, keep.value)
-        self.inbox.push(ArtifactKept(tenant=keep.tenant, digest=keep.value.digest))
+        digest = keep.value.digest
+        try:
+            await self._artifacts.keep(keep.tenant, keep.value)
+        except NodeflowError as error:
+            self.inbox.push(ArtifactKept(tenant=keep.tenant, digest=digest, problem=error.message))
+        else:
+            self.inbox.push(ArtifactKept(tenant=keep.tenant, digest=digest))
 
     # --------------------------------------------------------------------- time
 
@@ -248,6 +278,13 @@ class Driver:
         if not others:
             del self._subscriptions[subscription.execution_id]
 
+    def renew_subscriptions(self) -> None:
+        """Tells all readers to read the log again: something may have been committed that we were not told about."""
+        for subscriptions in self._subscriptions.values():
+            for subscription in subscriptions:
+                subscription.overflown = True
+                subscription.arrived.set()
+
     def end_subscriptions(self) -> None:
         """Tells all readers to go on elsewhere, or later."""
         for subscriptions in self._subscriptions.values():
@@ -273,7 +310,7 @@ class Driver:
                 subscription.arrived.set()
 
     def execution(self, execution_id: str) -> Execution | None:
-        """An execution that is in memory. What it says may not be committed yet: await `settled` before answering."""
+        """An execution that is in memory. What it says may not be committed yet: await `committed` before answering."""
         return self.core.executions.get(execution_id)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
+from nodeflow_scheduler.domain.callers import cancelled_already, request_id_reused
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.identity import execution_id_of_request, new_execution_id, shard_of
 from nodeflow_scheduler.domain.messages import Cancel, Submit
@@ -17,7 +18,7 @@ from nodeflow_scheduler.driver import Driver
 from nodeflow_scheduler.ownership import Ownership
 from nodeflow_scheduler.ports import Catalogue, ExecutionRecord
 from nodeflow_shared.clock import Clock
-from nodeflow_shared.errors import AlreadyExists, FieldViolation, InvalidInput, NodeflowError
+from nodeflow_shared.errors import FieldViolation, InvalidInput, NodeflowError, Unavailable
 
 SUBMISSIONS_LIMIT = 10_000
 REQUEST_ID_LIMIT = 256
@@ -94,7 +95,7 @@ class Intake:
 
         Raises the first error; those without a `request_id` in the same call may then have been started.
         """
-        checked = [self._check(tenant, workflow, each, position) for position, each in enumerate(submissions)]
+        checked = [self._check(tenant, workflow, each) for each in submissions]
         known = await self._known(submissions, checked)
         answers = Answers(len(submissions) - len(known))
         await self._driver.inbox.room()
@@ -106,7 +107,7 @@ class Intake:
             self._driver.inbox.push(
                 Submit(
                     execution_id=execution_id,
-                    shard=shard_of(execution_id, self._ownership.shard_count),
+                    shard=self._shard_of(execution_id),
                     tenant=tenant,
                     workflow=workflow,
                     inputs=inputs,
@@ -120,18 +121,20 @@ class Intake:
         fresh = iter(await answers.future if started else [])
         return [known[position] if position in known else _execution(next(fresh)) for position in range(len(checked))]
 
-    async def cancel(self, tenant: str, execution_id: str, reason: str) -> Execution:
-        """Cancels an execution that is in memory."""
+    async def cancel(self, tenant: str, execution: Execution, reason: str) -> Execution:
+        """Cancels an execution, if it is not over. Raises IllegalState if it ended otherwise."""
+        execution_id = execution.execution_id
+        if execution.finished and self._driver.execution(execution_id) is None:
+            return _execution(cancelled_already(execution))
         answers = Answers(1)
-        shard = shard_of(execution_id, self._ownership.shard_count)
+        shard = self._shard_of(execution_id)
+        await self._driver.inbox.room()
         self._driver.inbox.push(
             Cancel(execution_id=execution_id, shard=shard, tenant=tenant, reason=reason, handle=answers.handle(0))
         )
         return _execution((await answers.future)[0])
 
-    def _check(
-        self, tenant: str, workflow: Workflow, submission: Submission, position: int
-    ) -> tuple[str, bytes, bytes]:
+    def _check(self, tenant: str, workflow: Workflow, submission: Submission) -> tuple[str, bytes, bytes]:
         """The id, the inputs with defaults, and the digest of a submission. Raises InvalidInput."""
         check_labels(submission.labels)
         inputs = workflow.inputs.check(submission.inputs or b"{}")
@@ -150,21 +153,27 @@ class Intake:
     async def _known(
         self, submissions: Sequence[Submission], checked: Sequence[tuple[str, bytes, bytes]]
     ) -> dict[int, str]:
-        """Submissions whose execution is over and forgotten here, but in the index. Raises AlreadyExists if they asked for something else."""
-        unknown = {
-            checked[position][0]: position
-            for position, submission in enumerate(submissions)
-            if submission.request_id and self._driver.execution(checked[position][0]) is None
-        }
+        """Submissions whose execution is over and forgotten here, but in the index.
+
+        Raises AlreadyExists if they asked for something else.
+        """
+        asked = [checked[position][0] for position, submission in enumerate(submissions) if submission.request_id]
+        unknown = dict.fromkeys(each for each in asked if self._driver.execution(each) is None)
         if not unknown:
             return {}
         records = await self._catalogue.records(list(unknown))
         known: dict[int, str] = {}
-        for execution_id, record in records.items():
-            position = unknown[execution_id]
-            if self._driver.execution(execution_id) is None:
-                known[position] = _same(record, checked[position][2])
+        for position, (execution_id, _, digest) in enumerate(checked):
+            record = records.get(execution_id)
+            if record is not None and self._driver.execution(execution_id) is None:
+                known[position] = _same(record, digest)
         return known
+
+    def _shard_of(self, execution_id: str) -> int:
+        """The shard of an execution. Raises Unavailable before the number of shards is known."""
+        if not self._ownership.shard_count:
+            raise Unavailable("this scheduler has no shards yet; try again", retry_after_s=0.2)
+        return shard_of(execution_id, self._ownership.shard_count)
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
@@ -188,11 +197,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
 def _same(record: ExecutionRecord, digest: bytes) -> str:
     if record.request_digest == digest:
         return record.execution_id
-    raise AlreadyExists(
-        f"request_id {record.request_id!r} was used for another submission, which is execution {record.execution_id}",
-        reason="REQUEST_ID_REUSED",
-        metadata={"execution_id": record.execution_id},
-    )
+    raise request_id_reused(record.request_id, record.execution_id)
 
 
 def _execution(answer: Answer) -> Execution:

@@ -1,12 +1,13 @@
 """Which shards are ours: acquires leases, loads what is open in them, renews them, and lets go before they end.
 
-A lease is counted from before the request for it, on the monotonic clock, so it ends here before it ends in the database.
+A lease is counted from before the request for it, on the monotonic clock, so it ends here before it ends in the
+database.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nodeflow_scheduler.domain.messages import Lease, ShardsAcquired, ShardsLost
 from nodeflow_scheduler.driver import Driver
@@ -18,7 +19,9 @@ from nodeflow_shared.logs import get_log
 _log = get_log()
 
 RETRY_S = 0.2
-"""How long to wait before shards that could not be had, or could not be loaded, are asked for again."""
+"""How long to wait before what failed is tried again."""
+LOOK_AGAIN_S = 0.5
+"""How often shards that another replica holds are asked for."""
 MARGIN = 0.1
 """The share of a lease's time that is given up for safety."""
 
@@ -28,6 +31,7 @@ class Ownership:
 
     def __init__(
         self,
+        *,
         driver: Driver,
         leases: ShardLeases,
         journal: Journal,
@@ -46,84 +50,130 @@ class Ownership:
         self._held: dict[int, Lease] = {}
         self._expires_at = 0.0
         self._timeout_s = 0.0
+        self._missing = 0
         self.shard_count = 0
+        """How many shards there are in all; 0 before this is known."""
         self.ready = asyncio.Event()
         """Set while all shards that could be had are loaded."""
 
     async def run(self) -> None:
         """Runs until cancelled."""
-        await self._acquire(())
-        self.ready.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_renewed(), name="renew shards")
-            group.create_task(self._regain(), name="regain shards")
+            group.create_task(self._keep_acquired(), name="acquire shards")
 
     async def release(self) -> None:
-        """Gives everything back, so that another replica need not wait. Called when nothing is written any more."""
-        if self._held:
-            await self._leases.release(list(self._held.values()))
-            self._held.clear()
+        """Gives everything back, so that another replica need not wait. From then on nothing is decided here."""
+        held, self._held = self._held, {}
+        self._driver.inbox.push(ShardsLost(shards=frozenset(held)))
+        await self._driver.quiet()
+        if held:
+            try:
+                await self._leases.release(list(held.values()))
+            except NodeflowError as error:
+                _log.warning("shards_not_released", reason=error.reason, error=error.message)
 
     # ------------------------------------------------------------------ acquire
 
+    async def _keep_acquired(self) -> None:
+        """Acquires all shards that can be had, and those that were lost or that others give up."""
+        await self._acquire(())
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_AGAIN_S if self._missing else None):
+                    lost = await self._driver.lost_shards.get()
+            except TimeoutError:
+                pass
+            else:
+                self.ready.clear()
+                await self._let_go(lost)
+            missing = [shard for shard in range(self.shard_count) if shard not in self._held]
+            if missing:
+                await self._acquire(missing)
+
+    async def _let_go(self, lost: frozenset[int]) -> None:
+        """Ends all that goes on in lost shards, until nothing of it is on its way to the log any more."""
+        queue = self._driver.lost_shards
+        while True:
+            while not queue.empty():
+                lost |= queue.get_nowait()
+            for shard in lost:
+                self._held.pop(shard, None)
+            self._driver.inbox.push(ShardsLost(shards=lost))
+            self._log_of_events.forget(lost)
+            await self._driver.quiet()
+            if queue.empty():
+                return
+
     async def _acquire(self, shards: Sequence[int]) -> None:
-        """Asks for shards until they are ours and loaded."""
+        """Asks for shards, for all if none are named, until there is an answer, and loads what was granted."""
         while True:
             asked_at = self._clock.monotonic()
             try:
                 granted = await self._leases.acquire(shards)
+                self._take(granted, asked_at)
                 await self._load(granted)
             except NodeflowError as error:
                 _log.warning("shards_not_acquired", shards=len(shards), reason=error.reason, error=error.message)
+                await asyncio.sleep(RETRY_S)
             else:
-                self._expires_at = asked_at + granted.timeout_s * (1 - MARGIN)
-                missing = self.shard_count - len(self._held)
-                if not missing:
-                    return
-                _log.info("shards_held_by_another", missing=missing)
-                shards = [shard for shard in range(self.shard_count) if shard not in self._held]
-            await asyncio.sleep(RETRY_S)
+                break
+        missing = self.shard_count - len(self._held)
+        if missing and missing != self._missing:
+            _log.info("shards_held_by_another", missing=missing)
+        self._missing = missing
+        if self._held:
+            self.ready.set()
+
+    def _take(self, granted: Granted, asked_at: float) -> None:
+        """Counts leases as ours: from now on they are renewed, for loading may take longer than they last."""
+        expires_at = asked_at + granted.timeout_s * (1 - MARGIN)
+        self._expires_at = min(self._expires_at, expires_at) if self._held else expires_at
+        self._timeout_s = granted.timeout_s
+        self.shard_count = granted.shard_count
+        self._held.update({lease.shard: lease for lease in granted.leases})
 
     async def _load(self, granted: Granted) -> None:
+        if not granted.leases:
+            return
         executions = [each async for each in self._journal.open_executions(granted.leases, self._compiled)]
-        self.shard_count = granted.shard_count
-        self._timeout_s = granted.timeout_s
-        self._held.update({lease.shard: lease for lease in granted.leases})
         # No await between these: reports on the new claims must come after the shards, and none on earlier claims may.
         self._workers.claim(list(self._held.values()))
         self._driver.inbox.push(ShardsAcquired(leases=granted.leases, executions=executions))
+        self._driver.renew_subscriptions()
         _log.info("shards_acquired", shards=len(granted.leases), open_executions=len(executions))
 
     # -------------------------------------------------------------------- renew
 
     async def _keep_renewed(self) -> None:
+        wait_s = RETRY_S
         while True:
-            await asyncio.sleep(self._timeout_s / 4)
-            asked_at = self._clock.monotonic()
-            try:
-                lost, timeout_s = await self._leases.renew(list(self._held.values()))
-            except NodeflowError as error:
-                _log.warning("renewal_failed", reason=error.reason, error=error.message)
-                if self._clock.monotonic() >= self._expires_at:
-                    self._lose(frozenset(self._held))
-                continue
+            await asyncio.sleep(wait_s)
+            wait_s = await self._renew() if self._held else RETRY_S
+
+    async def _renew(self) -> float:
+        """Renews what is held, or gives it up when its time is over; returns how long to wait before the next time."""
+        held = dict(self._held)
+        asked_at = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, self._expires_at - asked_at)):
+                lost, timeout_s = await self._leases.renew(list(held.values()))
+        except TimeoutError:
+            _log.warning("leases_ended", shards=len(held))
+            self._lose(held, frozenset(held))
+        except NodeflowError as error:
+            _log.warning("renewal_failed", reason=error.reason, error=error.message)
+            return RETRY_S
+        else:
             self._expires_at = asked_at + timeout_s * (1 - MARGIN)
-            if lost:
-                self._lose(lost)
+            self._lose(held, lost)
+        return self._timeout_s / 4
 
-    def _lose(self, shards: frozenset[int]) -> None:
-        """Shards are not ours any more."""
-        self._driver.inbox.push(ShardsLost(shards=shards))
-        self._driver.lost_shards.put_nowait(shards)
-
-    async def _regain(self) -> None:
-        """Asks anew for shards that were lost, after what is on its way to the log has been answered."""
-        while True:
-            lost = await self._driver.lost_shards.get()
-            self.ready.clear()
-            for shard in lost:
-                self._held.pop(shard, None)
-            self._log_of_events.forget(lost)
-            await self._driver.settled()
-            await self._acquire(sorted(lost))
-            self.ready.set()
+    def _lose(self, asked: Mapping[int, Lease], lost: frozenset[int]) -> None:
+        """Shards are not ours any more, unless they were acquired anew since they were asked about."""
+        gone = frozenset(shard for shard in lost if self._held.get(shard) is asked[shard])
+        if gone:
+            for shard in gone:
+                del self._held[shard]
+            self._driver.inbox.push(ShardsLost(shards=gone))
+            self._driver.lost_shards.put_nowait(gone)

@@ -16,7 +16,8 @@ from nodeflow_scheduler.domain.placement import Grant
 from nodeflow_scheduler.domain.values import Stored
 from nodeflow_scheduler.domain.workflow import Workflow
 
-# Records of the store are passed from the index to readers as they are; making dataclasses of them would only copy them.
+# Records of the store are passed from the index to readers as they are; making dataclasses of them would only copy
+# them.
 ExecutionRecord = store_pb2.ExecutionRecord
 WorkflowRecord = store_pb2.WorkflowRecord
 
@@ -34,7 +35,8 @@ class EventLog(Protocol):
     def append(self, writes: Sequence[ShardWrite]) -> Awaitable[frozenset[int]]:
         """Hands a batch to the log, and returns at once; batches are committed in the order of the calls.
 
-        The awaitable gives the shards whose part was refused, once all others are durable. A batch is resent until it is answered, over any outage.
+        The awaitable gives the shards whose part was refused, once all others are durable. A batch is resent until it
+        is answered, over any outage.
         """
         ...
 
@@ -157,7 +159,10 @@ class Artifacts(Protocol):
 
 
 class Workers(Protocol):
-    """The worker-managers, and through them the workers. Nothing here waits: what cannot be delivered is learned from the next report."""
+    """The worker-managers, and through them the workers.
+
+    Nothing here waits: what cannot be delivered is learned from the next report.
+    """
 
     def claim(self, leases: Sequence[Lease]) -> None:
         """Tells every worker-manager anew which shards are ours, and so asks for all that workers hold."""

@@ -27,7 +27,10 @@ class Reading:
         self._cache: OrderedDict[str, Execution] = OrderedDict()
 
     async def resolve(self, tenant: str, name: str) -> str:
-        """The id that a whole id, a prefix, or `@latest` stands for. Raises NotFound, or InvalidInput when several fit."""
+        """The id that a whole id, a prefix, or `@latest` stands for.
+
+        Raises NotFound, or InvalidInput when several fit.
+        """
         if is_execution_id(name):
             return name
         if not name:
@@ -64,17 +67,17 @@ class Reading:
                 self._cache.popitem(last=False)
         return execution
 
-    async def settled(self) -> None:
-        """Waits until all that an answer may reflect is committed."""
-        await self._driver.settled()
+    async def committed(self) -> None:
+        """Waits until all that an answer may reflect is committed. Raises Unavailable if part of it never happened."""
+        await self._driver.committed()
 
     # ------------------------------------------------------------------- events
 
     async def events(self, execution_id: str, after_sequence: int) -> AsyncIterator[LoggedChunk]:
-        """The committed chunks of an execution that follow a sequence, each once, in order, to its end, as they are committed.
+        """The committed chunks of an execution after a sequence, as committed, once each, in order, to the end.
 
-        The subscription begins before the log is read, and what both have is given once: so there is neither gap nor repeat.
-        The first chunk may begin before the event that was asked for.
+        The subscription begins before the log is read, and what both have is given once: so there is neither gap nor
+        repeat. The first chunk may begin before the event that was asked for.
         """
         subscription = self._driver.subscribe(execution_id)
         sequence = after_sequence
@@ -88,6 +91,8 @@ class Reading:
                 async for chunk in follow(subscription):
                     if chunk.last_sequence <= sequence:
                         continue
+                    if chunk.first_sequence > sequence + 1:
+                        break  # It fell behind, or a commit was never reported to us: the log has what is missing.
                     yield chunk
                     sequence = chunk.last_sequence
                     if chunk.is_final:

@@ -74,7 +74,7 @@ class SchedulerServicer(SchedulerServiceServicer):
             return pb2.ValidateWorkflowResponse(
                 faults=[
                     workflow_pb2.DocumentFault(
-                        path=fault.path, description=fault.description, hint=fault.hint, line=fault.line
+                        path=fault.path, description=fault.description, hint=fault.hint, line=fault.line or 0
                     )
                     for fault in faults.faults
                 ]
@@ -108,8 +108,10 @@ class SchedulerServicer(SchedulerServiceServicer):
             inputs=json_in(request.inputs), request_id=request.request_id, labels=dict(request.labels)
         )
         (started,) = await self._intake.submit(DEFAULT_TENANT, workflow, [submission])
-        execution = await self._known(started)
-        return pb2.SubmitExecutionResponse(execution=execution_message(execution))
+        execution = await self._reading.execution(DEFAULT_TENANT, started) if isinstance(started, str) else started
+        message = execution_message(execution)
+        await self._reading.committed()
+        return pb2.SubmitExecutionResponse(execution=message)
 
     async def SubmitExecutions(
         self, request: pb2.SubmitExecutionsRequest, context: Context
@@ -143,16 +145,14 @@ class SchedulerServicer(SchedulerServiceServicer):
                 violation = FieldViolation("workflow", "is not set", "a name, a revision or a document")
                 raise InvalidInput("no workflow is named", violations=[violation])
 
-    async def _known(self, started: Execution | str) -> Execution:
-        return await self._reading.execution(DEFAULT_TENANT, started) if isinstance(started, str) else started
-
     async def CancelExecution(
         self, request: pb2.CancelExecutionRequest, context: Context
     ) -> pb2.CancelExecutionResponse:
         """See the proto."""
-        execution_id = (await self._reading.execution(DEFAULT_TENANT, request.execution_id)).execution_id
-        execution = await self._intake.cancel(DEFAULT_TENANT, execution_id, request.reason)
-        return pb2.CancelExecutionResponse(execution=execution_message(execution))
+        execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
+        message = execution_message(await self._intake.cancel(DEFAULT_TENANT, execution, request.reason))
+        await self._reading.committed()
+        return pb2.CancelExecutionResponse(execution=message)
 
     # --------------------------------------------------------------- executions
 
@@ -160,7 +160,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         """See the proto."""
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
         message = execution_message(execution)
-        await self._reading.settled()
+        await self._reading.committed()
         return pb2.GetExecutionResponse(execution=message)
 
     async def ListExecutions(self, request: pb2.ListExecutionsRequest, context: Context) -> pb2.ListExecutionsResponse:
@@ -186,7 +186,7 @@ class SchedulerServicer(SchedulerServiceServicer):
                 break
             tasks.append(task_message(execution, task, full=False))
             last = task
-        await self._reading.settled()
+        await self._reading.committed()
         token = task_page(request, execution.execution_id, last + 1) if more else ""
         return pb2.ListTasksResponse(tasks=tasks, next_page_token=token)
 
@@ -199,7 +199,7 @@ class SchedulerServicer(SchedulerServiceServicer):
                 f"its tasks are 0 to {len(execution.states) - 1}"
             )
         message = task_message(execution, request.task_number, full=True)
-        await self._reading.settled()
+        await self._reading.committed()
         return pb2.GetTaskResponse(task=message)
 
     async def WatchExecution(

@@ -26,7 +26,10 @@ from nodeflow_shared.retry import Backoff, keep_connected
 from nodeflow_shared.streams import Inbox, Outbox
 
 OUTBOX_LIMIT = 4_096
-"""Messages that may wait for a worker-manager that does not read. Beyond it the stream is ended: what was lost is learned at the next attachment."""
+"""Messages that may wait for a worker-manager that does not read.
+
+Beyond it the stream is ended: what was lost is learned at the next attachment.
+"""
 
 STOP_GRACE_S = 5
 """How long a running attempt may take to stop after a cancellation."""
@@ -107,6 +110,7 @@ class ManagerLink:
         """Queues a message; drops it when there is no stream, and ends a stream that does not read."""
         if self._outbox is not None and not self._outbox.offer(request):
             self._detach()
+            self._inbox.push(ManagerLost(manager=self._name))
 
     def _detach(self) -> None:
         outbox, self._outbox = self._outbox, None

@@ -1,7 +1,8 @@
 """What can happen to an execution: the facts in its log.
 
-An event may speak of many tasks at once (columns, not rows), so that a task costs a few list entries. Each task that an event names has a
-sequence of its own. `Execution.apply` is the only reader that matters; `wire.py` writes and reads them.
+An event may speak of many tasks at once (columns, not rows), so that a task costs a few list entries. Each task that an
+event names has a sequence of its own. `Execution.apply` is the only reader that matters; `wire/log.py` writes and reads
+them.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
 """The state of one execution: arrays indexed by task number, changed by `apply` alone.
 
-`apply` is total over the events of a valid history and deterministic, so that a replay gives exactly this state (promise I7). It decides nothing: what an event
-makes possible is left in `ready`, `settled` and `broken`, and `progress.py` decides about it.
+`apply` is total over the events of a valid history and deterministic, so that a replay gives exactly this state
+(promise I7). It decides nothing: what an event makes possible is left in `ready`, `settled` and `broken`, and
+`progress.py` decides about it.
 
-Task numbers: the nodes of the workflow come first, in its order; the items of mapped nodes follow in the order of their expansion.
+Task numbers: the nodes of the workflow come first, in its order; the items of mapped nodes follow in the order of their
+expansion.
 """
 
 from __future__ import annotations
 
-import json
-from base64 import b64encode
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
+from typing import ClassVar
 
 from nodeflow_scheduler.domain.events import (
     AttemptsLost,
@@ -32,6 +32,7 @@ from nodeflow_scheduler.domain.events import (
     sequence_count,
 )
 from nodeflow_scheduler.domain.failures import Failure
+from nodeflow_scheduler.domain.fan_in import join_outputs
 from nodeflow_scheduler.domain.lifecycle import (
     EXECUTION_TRANSITIONS,
     FINAL_EXECUTION_STATES,
@@ -43,7 +44,7 @@ from nodeflow_scheduler.domain.lifecycle import (
     TaskTrigger,
     moves_of,
 )
-from nodeflow_scheduler.domain.values import INLINE_LIMIT_BYTES, JSON, MANIFEST, NULL, Stored, Value
+from nodeflow_scheduler.domain.values import NULL, Value
 from nodeflow_scheduler.domain.workflow import Workflow
 
 _QUEUE = moves_of(TaskTrigger.QUEUE)
@@ -163,7 +164,7 @@ class Execution:
 
     def apply(self, event: Event, time_ms: int, token: int) -> None:
         """Takes in one event. Raises IllegalTransition, and then the execution must not be used any more."""
-        _APPLY[type(event)](self, event, time_ms, token)
+        self._APPLY[type(event)](self, event, time_ms, token)
         self.sequence += sequence_count(event)
         self.time_ms = time_ms
 
@@ -264,6 +265,21 @@ class Execution:
         self.failure = event.failure
         self.finish_ms = time_ms
 
+    # The functions take the event type of their key; a dict cannot say so.
+    _APPLY: ClassVar[dict[type, Callable[..., None]]] = {
+        ExecutionStarted: _apply_started,
+        TasksQueued: _apply_queued,
+        TasksStarted: _apply_tasks_started,
+        TasksCompleted: _apply_completed,
+        TaskFailed: _apply_failed,
+        AttemptsLost: _apply_lost,
+        TasksSkipped: _apply_skipped,
+        TasksCancelled: _apply_cancelled,
+        NodeExpanded: _apply_expanded,
+        CancelRequested: _apply_cancel_requested,
+        ExecutionFinished: _apply_finished,
+    }
+
     def _grow(self, count: int) -> None:
         self.states.extend(bytes([TaskState.PENDING]) * count)
         self.attempts.extend([0] * count)
@@ -347,7 +363,7 @@ class Execution:
         """Whether a report on an attempt is about the one attempt that may still have a result (promise I2)."""
         return (
             task < len(self.states)
-            and self.attempts[task] == attempt
+            and 0 < attempt == self.attempts[task]  # 0 is a mapped node as a whole, which nobody reports on
             and self.tokens[task] == token
             and self.states[task] in _LIVE
             and task not in self.retries_ms
@@ -380,10 +396,6 @@ class Execution:
     def map_index_of(self, task: int) -> int | None:
         """The place of an item in its list; None for a node."""
         return None if task < len(self.workflow.nodes) else task - self.expansion_of(task).first
-
-    def scope_of(self, task: int) -> Execution | ItemScope:
-        """What the expressions of a task can see."""
-        return self if task < len(self.workflow.nodes) else ItemScope(self, task)
 
     # ------------------------------------------------- Scope (see expressions)
 
@@ -431,82 +443,3 @@ class Execution:
             if self.states[node] in FINAL_TASK_STATES:
                 self._joined[node] = joined
         return joined
-
-
-class ItemScope:
-    """What the expressions of an item of a mapped node can see."""
-
-    __slots__ = ("_execution", "_task")
-
-    def __init__(self, execution: Execution, task: int) -> None:
-        self._execution = execution
-        self._task = task
-
-    def inputs(self) -> bytes:
-        """The inputs, a JSON object."""
-        return self._execution.inputs()
-
-    def input(self, name: str) -> Value:
-        """One input."""
-        return self._execution.input(name)
-
-    def output(self, node: int) -> Value:
-        """The result of a node."""
-        return self._execution.output(node)
-
-    def item(self) -> Value:
-        """The item."""
-        expansion = self._execution.expansion_of(self._task)
-        return expansion.items[self._task - expansion.first]
-
-    def index(self) -> int:
-        """The item's place, from 0."""
-        return self._task - self._execution.expansion_of(self._task).first
-
-    def execution(self) -> Mapping[str, object]:
-        """Facts about the execution."""
-        return self._execution.execution()
-
-
-def join_outputs(outputs: Iterable[Value]) -> Value:
-    """The list of a fan-in: JSON, or a manifest if items are stored; an artifact to be stored if it is large."""
-    values = list(outputs)
-    if any(isinstance(value, Stored) for value in values):
-        data = b"[" + b",".join(_manifest_entry(value) for value in values) + b"]"
-        return to_store(data, MANIFEST)
-    data = b"[" + b",".join(value for value in values if isinstance(value, bytes)) + b"]"
-    return data if len(data) <= INLINE_LIMIT_BYTES else to_store(data, JSON)
-
-
-def _manifest_entry(value: Value) -> bytes:
-    return b'{"value":' + value + b"}" if isinstance(value, bytes) else describe(value)
-
-
-def describe(value: Stored) -> bytes:
-    """A stored value where only JSON can stand: a reference to the artifact, or the bytes in base64."""
-    if value.digest:
-        artifact = {"digest": value.digest, "size_bytes": value.size_bytes}
-        return json.dumps({"artifact": artifact, "content_type": value.content_type}).encode()
-    return json.dumps({"bytes": b64encode(value.data).decode(), "content_type": value.content_type}).encode()
-
-
-def to_store(data: bytes, content_type: str) -> Stored:
-    """A value that must be put into the artifact store before a reference to it is handed out: it still has its bytes."""
-    digest = f"sha256:{sha256(data).hexdigest()}"
-    return Stored(content_type=content_type, digest=digest, size_bytes=len(data), data=data)
-
-
-# The values take the event type of their key; a dict cannot say so.
-_APPLY: dict[type, Callable[..., None]] = {
-    ExecutionStarted: Execution._apply_started,
-    TasksQueued: Execution._apply_queued,
-    TasksStarted: Execution._apply_tasks_started,
-    TasksCompleted: Execution._apply_completed,
-    TaskFailed: Execution._apply_failed,
-    AttemptsLost: Execution._apply_lost,
-    TasksSkipped: Execution._apply_skipped,
-    TasksCancelled: Execution._apply_cancelled,
-    NodeExpanded: Execution._apply_expanded,
-    CancelRequested: Execution._apply_cancel_requested,
-    ExecutionFinished: Execution._apply_finished,
-}

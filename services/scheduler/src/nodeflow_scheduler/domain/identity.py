@@ -11,7 +11,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def execution_id_of_request(tenant: str, request_id: str) -> str:
-    """The id that follows from the caller's key, so that a repeat finds the same shard on any replica (a version 8 UUID)."""
+    """The id that follows from the caller's key (a version 8 UUID): a repeat finds the same shard on any replica."""
     digest = bytearray(sha256(f"{tenant}\0{request_id}".encode()).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x80
     digest[8] = digest[8] & 0x3F | 0x80

@@ -1,12 +1,15 @@
 """The lifecycle of tasks and executions: one table for each, and nothing else decides what may follow what.
 
-The theory: a state changes only by a trigger, every trigger is applied through `Execution.apply`, and a pair that is not in the table is illegal.
-`docs/lifecycle.md` is drawn from these tables by `scripts/draw_lifecycle.py`. The numbers of the states are those on the wire and in snapshots.
+The theory: a state changes only by a trigger, every trigger is applied through `Execution.apply`, and a pair that is
+not in the table is illegal. `docs/lifecycle.md` is drawn from these tables by `scripts/draw_lifecycle.py`. The numbers
+of the states are those on the wire and in snapshots.
 
 A few moves deserve a word:
 
-- QUEUED → COMPLETED without RUNNING: reports of a start are lossy, so a result may be the first thing that is heard of an attempt.
-- RUNNING → QUEUED: the attempt failed or was lost, and there will be another; while its backoff lasts, the task is QUEUED with a due time.
+- QUEUED → COMPLETED without RUNNING: reports of a start are lossy, so a result may be the first thing that is heard of
+  an attempt.
+- RUNNING → QUEUED: the attempt failed or was lost, and there will be another; while its backoff lasts, the task is
+  QUEUED with a due time.
 - PENDING → FAILED: the condition or the list of a mapped node could not be computed.
 - PENDING → RUNNING by EXPAND: a mapped node is RUNNING while its items are under way.
 """

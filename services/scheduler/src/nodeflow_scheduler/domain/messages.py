@@ -1,4 +1,7 @@
-"""What goes into the core and what comes out of it. Plain values; the driver makes the first and carries out the second."""
+"""What goes into the core and what comes out of it: plain values.
+
+The driver makes the first and carries out the second.
+"""
 
 from __future__ import annotations
 
@@ -162,6 +165,7 @@ class ShardsLost:
 class ArtifactFetched:
     """The bytes of an artifact that a decision waits for; or why they cannot be had."""
 
+    tenant: str
     digest: str
     data: bytes | None
     problem: str = ""
@@ -169,10 +173,11 @@ class ArtifactFetched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactKept:
-    """An artifact is in the store now."""
+    """An artifact is in the store now; or why it cannot be."""
 
     tenant: str
     digest: str
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,8 +276,12 @@ class ShardWrite:
 
 @dataclass(slots=True)
 class Turn:
-    """All that one turn of the loop decided. `writes` are appended; the rest takes effect when they are committed."""
+    """All that one turn of the loop decided. `writes` are appended; the rest takes effect when they are committed.
 
+    Turns are numbered in the order of their decisions.
+    """
+
+    number: int
     now_ms: int
     writes: list[ShardWrite] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
@@ -289,7 +298,12 @@ class Turn:
 
 @dataclass(slots=True)
 class Outgoing:
-    """What may be told to workers, now that it is committed."""
+    """What may be told, now that it is committed."""
+
+    refused: frozenset[int] = frozenset()
+    """Shards for which the turn never happened."""
+    replies: list[Reply] = field(default_factory=list)
+    """Answers to callers."""
 
     acks: dict[str, list[int]] = field(default_factory=dict)
     """Result ids by session."""

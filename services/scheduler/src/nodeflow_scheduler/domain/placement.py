@@ -1,14 +1,15 @@
 """Which worker gets which attempt, and who holds what.
 
-What is waiting and who holds what is derived from committed grants and the reports of workers (promise I6); nothing is counted beside them. An attempt
-that was handed out, or may have been handed out by an earlier scheduler, is in exactly one place: `ready` (waits for a worker), a session's `live` (that session answers for it), or
-`doubtful` (it may be held by a session that has not reported yet). What is still doubtful when every session has reported was certainly lost.
+What is waiting and who holds what is derived from committed grants and the reports of workers (promise I6); nothing is
+counted beside them. An attempt that was handed out, or may have been handed out by an earlier scheduler, is in exactly
+one place: `ready` (waits for a worker), a session's `live` (that session answers for it), or `doubtful` (it may be held
+by a session that has not reported yet). What is still doubtful when every session has reported was certainly lost.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,7 +53,6 @@ class Session:
     credits: int = 0
     generation: int = 0
     """The last `held` report; 0 before the first, and then nothing may be handed out."""
-    connected: bool = False
     live: set[Key] = field(default_factory=set)
     withheld: bool = False
     """It refused something; nothing more until an attempt ends there or its bid changes."""
@@ -93,7 +93,7 @@ class Placement:
         self.sessions[session.session_id] = session
 
     def on_held(self, session_id: str, generation: int, held: Iterable[Key], finished: Iterable[Key]) -> set[Key]:
-        """A session reported all that it holds and all results it has; returns what it should hold but does not: lost on the way."""
+        """A session reported all that it holds and all results it has; returns what was lost on the way to it."""
         session = self.sessions[session_id]
         held_keys = set(held)
         missing = session.live - held_keys - set(finished)
@@ -103,32 +103,32 @@ class Placement:
         self.doubtful -= held_keys
         return missing
 
-    def on_capacity(self, session_id: str, slots: int, credits: int) -> None:
+    def on_capacity(self, session_id: str, slots: int, credit_limit: int) -> None:
         """A session's standing bid changed."""
         session = self.sessions.get(session_id)
         if session is not None:
-            session.slots, session.credits, session.withheld = slots, credits, False
+            session.slots, session.credits, session.withheld = slots, credit_limit, False
 
     def on_closed(self, session_id: str) -> set[Key]:
         """A session ended; returns what it held."""
         session = self.sessions.pop(session_id, None)
         return session.live if session is not None else set()
 
-    def on_ended(self, session_id: str, key: Key) -> None:
-        """An attempt ended on a session."""
+    def on_refused(self, session_id: str, refused: Iterable[Key]) -> set[Key]:
+        """A session did not take attempts; returns those that it had to answer for, and no longer does."""
         session = self.sessions.get(session_id)
+        keys = set(refused)
+        given_back = keys & self.doubtful
+        self.doubtful -= given_back
         if session is not None:
-            session.live.discard(key)
-            session.withheld = False
+            given_back |= keys & session.live
+            session.live -= keys
+            session.withheld = True
+        return given_back
 
-    def on_refused(self, session_id: str, grants: Iterable[Grant]) -> None:
-        """A session did not take attempts; they never started, and go to the front of the line."""
-        session = self.sessions.get(session_id)
-        for grant in grants:
-            if session is not None:
-                session.live.discard(grant.key)
-                session.withheld = True
-            self.ready.appendleft(grant)
+    def put_back(self, grants: Sequence[Grant]) -> None:
+        """Attempts that never started go to the front of the line."""
+        self.ready.extendleft(reversed(grants))
 
     def on_manager_attached(self, manager: str) -> None:
         """A worker-manager has named all its sessions."""
@@ -155,12 +155,15 @@ class Placement:
         """An attempt that an earlier scheduler may have handed out."""
         self.doubtful.add(key)
 
-    def forget_shards(self, shards: set[int]) -> None:
-        """Shards are somebody else's now. What workers hold of them stays counted as theirs, for it uses their slots."""
+    def forget_shards(self, shards: frozenset[int]) -> None:
+        """Shards are not ours any more. What workers hold of them stays counted, for it uses their slots."""
         self.ready = deque(grant for grant in self.ready if grant.execution.shard not in shards)
 
     def assign(self) -> dict[str, list[Grant]]:
-        """Hands out what waits: free slots first, evenly; then credits, evenly. Returns grants by session id, in order."""
+        """Hands out what waits: free slots first, evenly; then credits, evenly.
+
+        Returns grants by session id, in order.
+        """
         assigned: dict[str, list[Grant]] = {}
         if self.ready:
             self._fill(assigned, by_slots=True)

@@ -1,14 +1,15 @@
 """What follows from what happened: the decisions about one execution, each written down as an event at once.
 
-`Draft` is the only way to decide: it applies each event to the execution and keeps it for the log. It knows nothing of workers, shards or time other than what it is given.
+`Draft` is the only way to decide: it applies each event to the execution and keeps it for the log. It knows nothing of
+workers, shards or time other than what it is given.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from nodeflow_scheduler.domain import json_text
 from nodeflow_scheduler.domain.events import (
     AttemptsLost,
     CancelRequested,
@@ -22,7 +23,7 @@ from nodeflow_scheduler.domain.events import (
     TasksSkipped,
     TasksStarted,
 )
-from nodeflow_scheduler.domain.execution import Execution, describe, to_store
+from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.expressions import truth
 from nodeflow_scheduler.domain.failures import (
     Failure,
@@ -32,15 +33,13 @@ from nodeflow_scheduler.domain.failures import (
     lost_too_often,
     node_failed,
 )
+from nodeflow_scheduler.domain.fan_in import describe, to_store
+from nodeflow_scheduler.domain.fan_out import split_items
 from nodeflow_scheduler.domain.lifecycle import ExecutionState, TaskState
 from nodeflow_scheduler.domain.retries import LOST_ATTEMPTS_LIMIT, retry_delay_ms
 from nodeflow_scheduler.domain.values import INLINE_LIMIT_BYTES, JSON, Stored, Value
 from nodeflow_scheduler.domain.workflow import FailurePolicy
 from nodeflow_shared.errors import NodeflowError
-
-MAP_ITEMS_LIMIT = 100_000
-MAP_BYTES_LIMIT = 16 * 1024 * 1024
-"""What one mapped node may be expanded to."""
 
 _QUEUED, _RUNNING, _PENDING = TaskState.QUEUED, TaskState.RUNNING, TaskState.PENDING
 
@@ -65,8 +64,8 @@ class NotStored(Exception):
 class Shelf:
     """Artifacts as the core sees them."""
 
-    bytes_of: Callable[[Stored], bytes]
-    """The bytes of a value; raises NotAtHand."""
+    bytes_of: Callable[[str, Stored], bytes]
+    """The bytes of a tenant's value; raises NotAtHand."""
     require: Callable[[str, Stored], None]
     """Makes sure that a tenant's value is in the artifact store; raises NotStored."""
 
@@ -151,7 +150,8 @@ class Draft:
     def advance(self) -> None:
         """Takes every decision that is possible now, to the end of the execution if it has come.
 
-        Raises NotAtHand or NotStored when a decision waits for an artifact. What was decided until then stands; call again when it is there.
+        Raises NotAtHand or NotStored when a decision waits for an artifact. What was decided until then stands; call
+        again when it is there.
         """
         execution = self.execution
         parked: list[int] = []
@@ -176,7 +176,10 @@ class Draft:
             raise waiting
 
     def _consider(self, ready: Sequence[int], parked: list[int]) -> NotAtHand | None:
-        """Ready nodes: queue, expand or skip them. What waits for bytes is parked; says what the last of them waits for."""
+        """Ready nodes: queue, expand or skip them.
+
+        What waits for bytes is parked; says what the last of them waits for.
+        """
         execution = self.execution
         nodes, states = execution.workflow.nodes, execution.states
         queued: list[int] = []
@@ -208,8 +211,10 @@ class Draft:
             queued.append(task)
         else:
             value = node.map.evaluate(execution)
-            data = self.shelf.bytes_of(value) if isinstance(value, Stored) else value
-            items = split_items(data)
+            if isinstance(value, Stored):
+                items = split_items(self.shelf.bytes_of(execution.tenant, value), value.content_type)
+            else:
+                items = split_items(value)
             first = len(execution.states)
             self.add(NodeExpanded(task, first, items))
             self.queue(list(range(first, first + len(items))))
@@ -273,42 +278,34 @@ class Draft:
             self.add(ExecutionFinished(ExecutionState.FAILED, None, failure))
             return
         try:
-            outputs = render_outputs(execution, self.shelf)
+            outputs = self._outputs()
         except NodeflowError as error:
             failure = expression_failed("outputs", error.message)
             self.add(ExecutionFinished(ExecutionState.FAILED, None, failure))
             return
-        if isinstance(outputs, Stored):
-            self.artifacts.append(outputs.digest)
         self.add(ExecutionFinished(ExecutionState.COMPLETED, outputs, None))
 
+    def _outputs(self) -> Value:
+        """The outputs of the execution: a JSON object, in which an artifact stands as `{"artifact": {…}}`."""
+        execution = self.execution
+        parts: list[bytes] = []
+        digests: list[str] = []
+        for name, expression in execution.workflow.outputs:
+            value = expression.evaluate(execution)
+            if isinstance(value, Stored):
+                digests.append(self._stored(value).digest)
+                value = describe(value)
+            parts.append(json_text.encode(name) + b":" + value)
+        data = b"{" + b",".join(parts) + b"}"
+        outputs = data if len(data) <= INLINE_LIMIT_BYTES else self._stored(to_store(data, JSON))
+        if isinstance(outputs, Stored):
+            digests.append(outputs.digest)
+        self.artifacts.extend(digest for digest in digests if digest)
+        return outputs
 
-def split_items(data: bytes) -> list[bytes]:
-    """The items of the list that a node is mapped over, each as JSON. Raises NodeflowError when it is no list, or too long."""
-    value = json.loads(data)
-    if not isinstance(value, list):
-        raise NodeflowError(f"map needs a list, not {type(value).__name__}: {data[:80].decode(errors='replace')}")
-    if len(value) > MAP_ITEMS_LIMIT or len(data) > MAP_BYTES_LIMIT:
-        raise NodeflowError(
-            f"map got {len(value)} items in {len(data)} bytes; at most {MAP_ITEMS_LIMIT} items in "
-            f"{MAP_BYTES_LIMIT} bytes are allowed: map over keys or references, and let the tasks read the data"
-        )
-    return [json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode() for item in value]
-
-
-def render_outputs(execution: Execution, shelf: Shelf) -> Value:
-    """The outputs of an execution: a JSON object, in which an artifact stands as `{"artifact": {…}}`."""
-    parts: list[bytes] = []
-    for name, expression in execution.workflow.outputs:
-        value = expression.evaluate(execution)
-        if isinstance(value, Stored):
-            if value.data and value.digest:
-                shelf.require(execution.tenant, value)
-            value = describe(value)
-        parts.append(json.dumps(name).encode() + b":" + value)
-    data = b"{" + b",".join(parts) + b"}"
-    if len(data) <= INLINE_LIMIT_BYTES:
-        return data
-    stored = to_store(data, JSON)
-    shelf.require(execution.tenant, stored)
-    return Stored(content_type=JSON, digest=stored.digest, size_bytes=stored.size_bytes)
+    def _stored(self, value: Stored) -> Stored:
+        """A reference to a value that the artifact store has. Raises NotStored."""
+        if value.data and value.digest:
+            self.shelf.require(self.execution.tenant, value)
+            return Stored(content_type=value.content_type, digest=value.digest, size_bytes=value.size_bytes)
+        return value

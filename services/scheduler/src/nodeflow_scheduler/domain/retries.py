@@ -1,4 +1,7 @@
-"""When a failed attempt is tried again. Pure: the jitter is drawn from a hash of the attempt, so that a repeat gives the same time."""
+"""When a failed attempt is tried again.
+
+Pure: the jitter is drawn from a hash of the attempt, so that a repeat gives the same time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ LOST_ATTEMPTS_LIMIT = 20
 def retry_delay_ms(policy: RetryPolicy, failed_count: int, failure: Failure, attempt_key: str) -> int | None:
     """How long to wait after a failure, in ms, at least 1; None when there is no further try.
 
-    `failed_count` counts the tries that failed, this one included; `attempt_key` names the attempt, and seeds its jitter.
+    `failed_count` counts the tries that failed, this one included; `attempt_key` names the attempt, and seeds its
+    jitter.
     """
     if not failure.retryable or failed_count >= policy.attempts:
         return None

@@ -68,7 +68,10 @@ class Workflow:
     directory: str
     nodes: tuple[NodeSpec, ...]
     successors: tuple[tuple[int, ...], ...]
-    """For each node the nodes that depend on it. Tuples of tuples, not flat CSR arrays: in CPython a slice of an array costs more."""
+    """For each node the nodes that depend on it.
+
+    Tuples of tuples, not flat CSR arrays: in CPython a slice of an array costs more.
+    """
     dependency_counts: tuple[int, ...]
     roots: tuple[int, ...]
     outputs: tuple[tuple[str, Expression], ...]

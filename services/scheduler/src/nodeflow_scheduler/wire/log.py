@@ -198,7 +198,7 @@ def expanded_message(task: int, first_item: int, items: Sequence[bytes]) -> log_
 
 def started_in_chunk(data: bytes) -> ExecutionStarted:
     """The first event of an execution, from its first chunk. Raises ValueError when that is something else."""
-    event = _read(log_pb2.LogChunk.FromString(data).records[0])
-    if not isinstance(event, ExecutionStarted):
-        raise ValueError(f"the log of an execution begins with {type(event).__name__}")
-    return event
+    record = log_pb2.LogChunk.FromString(data).records[0]
+    if not record.HasField("execution_started"):
+        raise ValueError(f"the log of an execution begins with {record.WhichOneof('record')}")
+    return started_of(record.execution_started)

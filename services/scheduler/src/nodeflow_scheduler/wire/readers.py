@@ -30,7 +30,7 @@ from nodeflow_scheduler.domain.lifecycle import ExecutionState, TaskState
 from nodeflow_scheduler.domain.workflow import NodeSpec, Workflow
 from nodeflow_scheduler.wire.values import failure_message, payload_of, timestamp, timestamp_or_none
 
-_Type = event_pb2.EventType
+_Detail = tuple["event_pb2.EventType.ValueType", dict[str, Any]]
 _STATE_CHANGED = event_pb2.EVENT_TYPE_NODE_STATE_CHANGED
 
 
@@ -51,8 +51,9 @@ def execution_message(execution: Execution, *, full: bool = True) -> execution_p
         finish_time=timestamp_or_none(execution.finish_ms),
         task_counts=task_counts(execution),
         last_sequence=execution.sequence,
-        cancel_reason=execution.cancel_reason,
     )
+    if execution.cancel_reason is not None:
+        message.cancel_reason = execution.cancel_reason
     if full:
         message.inputs.CopyFrom(payload_pb2.Payload(data=origin.inputs))
         if execution.result is not None:
@@ -101,22 +102,23 @@ def task_message(execution: Execution, task: int, *, full: bool) -> execution_pb
         attempt_number=execution.attempts[task],
         failure=failure_message(failure) if failure is not None else None,
         retry_time=timestamp_or_none(execution.retries_ms.get(task, 0)),
-        worker_id=execution.worker_ids.get(task),
+        worker_id=execution.worker_ids.get(task, ""),
         start_time=timestamp_or_none(execution.starts_ms.get(task, 0)),
         finish_time=timestamp_or_none(execution.finishes_ms[task]),
-        item_count=len(expansion.items) if expansion is not None else None,
     )
+    if expansion is not None:
+        message.item_count = len(expansion.items)
     if full and execution.states[task] == TaskState.COMPLETED:
         message.output.CopyFrom(payload_of(execution.output(task)))
     return message
 
 
-def execution_state(state: ExecutionState) -> lifecycle_pb2.ExecutionState:
+def execution_state(state: ExecutionState) -> lifecycle_pb2.ExecutionState.ValueType:
     """The state of an execution, as it travels: the numbers are the same."""
     return lifecycle_pb2.ExecutionState.ValueType(int(state))
 
 
-def task_state(state: int) -> lifecycle_pb2.TaskState:
+def task_state(state: int) -> lifecycle_pb2.TaskState.ValueType:
     """The state of a task, as it travels: the numbers are the same."""
     return lifecycle_pb2.TaskState.ValueType(state)
 
@@ -146,13 +148,15 @@ def listed_workflow_message(record: store_pb2.WorkflowRecord) -> workflow_pb2.Wo
 
 
 def _node_message(workflow: Workflow, node: NodeSpec) -> workflow_pb2.Node:
-    return workflow_pb2.Node(
+    message = workflow_pb2.Node(
         name=node.name,
         dependencies=[workflow.nodes[each].name for each in node.dependencies],
         summary=node.function,
         mapped=node.map is not None,
-        condition=node.when.text if node.when is not None else None,
     )
+    if node.when is not None:
+        message.condition = node.when.text
+    return message
 
 
 # ---------------------------------------------------------------------- events
@@ -168,7 +172,10 @@ class EventReader:
     execution_id: str
     workflow: Workflow
     expansions: list[tuple[int, int, int]]
-    """Node, first item, item count; in the order of their first items. At least those before the first chunk that is read."""
+    """Node, first item, item count; in the order of their first items.
+
+    At least those before the first chunk that is read.
+    """
 
     @classmethod
     def of(cls, execution: Execution) -> EventReader:
@@ -192,7 +199,7 @@ class EventReader:
         return found
 
     # The values are messages of three types, one for each key.
-    def _details(self, event: Event) -> Iterator[tuple[_Type, dict[str, Any]]]:
+    def _details(self, event: Event) -> Iterator[_Detail]:
         match event:
             case ExecutionStarted() | CancelRequested() | ExecutionFinished():
                 yield self._execution_detail(event)
@@ -217,9 +224,7 @@ class EventReader:
             case _:
                 assert_never(event)
 
-    def _execution_detail(
-        self, event: ExecutionStarted | CancelRequested | ExecutionFinished
-    ) -> tuple[_Type, dict[str, Any]]:
+    def _execution_detail(self, event: ExecutionStarted | CancelRequested | ExecutionFinished) -> _Detail:
         match event:
             case ExecutionStarted():
                 change = event_pb2.ExecutionChange(

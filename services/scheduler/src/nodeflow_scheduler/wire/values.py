@@ -6,10 +6,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from nodeflow.common.v1 import failure_pb2, payload_pb2
 
 from nodeflow_scheduler.domain.failures import Failure, FailureKind
-from nodeflow_scheduler.domain.values import JSON, Stored, Value
+from nodeflow_scheduler.domain.values import JSON, NULL, Stored, Value
 
-_UNKNOWN_KIND = FailureKind.SYSTEM
-"""What a kind counts as that this version does not know."""
+_KINDS = {int(kind): kind for kind in FailureKind}
 
 
 def payload_of(value: Value) -> payload_pb2.Payload:
@@ -30,7 +29,7 @@ def value_of(payload: payload_pb2.Payload) -> Value:
         content_type = payload.content_type or JSON
         return Stored(content_type=content_type, digest=reference.digest, size_bytes=reference.size_bytes)
     if payload.content_type in ("", JSON):
-        return payload.data
+        return payload.data or NULL  # No bytes are no JSON; what was meant is that there is nothing.
     return Stored(content_type=payload.content_type, data=payload.data, size_bytes=len(payload.data))
 
 
@@ -49,9 +48,8 @@ def failure_message(failure: Failure) -> failure_pb2.Failure:
 
 def failure_of(message: failure_pb2.Failure) -> Failure:
     """A failure as the core has it."""
-    known = message.kind in FailureKind.__members__.values()
     return Failure(
-        kind=FailureKind(message.kind) if known else _UNKNOWN_KIND,
+        kind=_KINDS.get(message.kind, FailureKind.SYSTEM),  # What a kind counts as that this version does not know.
         reason=message.reason or "UNKNOWN",
         message=message.message,
         retryable=message.retryable,
@@ -70,8 +68,3 @@ def timestamp(time_ms: int) -> Timestamp:
 def timestamp_or_none(time_ms: int) -> Timestamp | None:
     """An instant as it travels, or nothing for 0."""
     return timestamp(time_ms) if time_ms else None
-
-
-def unix_ms(message: Timestamp) -> int:
-    """An instant in milliseconds."""
-    return message.seconds * 1000 + message.nanos // 1_000_000
