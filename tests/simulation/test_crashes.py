@@ -1,4 +1,4 @@
-"""Each process crashes in the middle of a workflow and comes back: nothing is lost, nothing is done twice that need not be."""
+"""Each process crashes in the middle of a workflow and comes back: nothing is lost, and no work is done in vain."""
 
 import asyncio
 from collections import Counter

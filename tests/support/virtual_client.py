@@ -19,10 +19,8 @@ from nodeflow_shared.retry import as_lost_connection
 
 RETRY_S = 0.2
 
-Nodes = Mapping[str, Mapping[str, object]]
 
-
-def document(nodes: Nodes, **more: object) -> workflow_pb2.WorkflowDocument:
+def document(nodes: Mapping[str, object], **more: object) -> workflow_pb2.WorkflowDocument:
     """Write a workflow document."""
     source = {"apiVersion": "nodeflow/v1", "kind": "Workflow", "name": "simulated", "nodes": nodes, **more}
     return workflow_pb2.WorkflowDocument(source=json.dumps(source).encode(), content_type="application/json")
@@ -35,7 +33,7 @@ class VirtualClient:
         self._suite = suite
         self.stub = suite.client()
 
-    async def submit(self, nodes: Nodes, **more: object) -> str:
+    async def submit(self, nodes: Mapping[str, object], **more: object) -> str:
         """Start an execution; returns its id."""
         request = pb.SubmitExecutionRequest(workflow=pb.WorkflowReference(document=document(nodes, **more)))
         response = await self.stub.SubmitExecution(request, timeout=30)

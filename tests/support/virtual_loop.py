@@ -9,7 +9,7 @@ import gc
 import itertools
 import math
 import random
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -40,7 +40,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """The next task's number."""
         self.stray: list[Exception] = []
         """What callbacks and forgotten tasks raised."""
-        self.set_task_factory(_number_tasks)
+        self.set_task_factory(_number_task)
         self.set_exception_handler(_keep_stray)
 
     def time(self) -> float:
@@ -68,17 +68,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 # Any: what a coroutine yields and is sent is the loop's affair, and so are further arguments of a factory.
-def _number_tasks(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], **kwargs: Any) -> asyncio.Task[T]:
+def _number_task(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **more: Any
+) -> asyncio.Task[Any]:
     assert isinstance(loop, VirtualLoop)
-    return _NumberedTask(coro, number=next(loop.numbers), loop=loop, **kwargs)
+    return _NumberedTask(work, number=next(loop.numbers), loop=loop, **more)
 
 
-class _NumberedTask(asyncio.Task[T]):
+class _NumberedTask(asyncio.Task[Any]):
     """A task whose place in sets does not depend on its address: groups cancel their tasks in the order of a set."""
 
-    def __init__(self, coro: Coroutine[Any, Any, T], *, number: int, **kwargs: Any) -> None:
+    def __init__(self, work: Coroutine[Any, Any, Any] | Generator[Any, None, Any], *, number: int, **more: Any) -> None:
         self._number = number
-        super().__init__(coro, **kwargs)
+        super().__init__(work, **more)
 
     def __hash__(self) -> int:
         return self._number
