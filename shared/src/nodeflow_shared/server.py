@@ -4,6 +4,7 @@ Owns the order of start and stop. Must not know what any service does.
 """
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,6 +35,7 @@ __all__ = ["Service", "StartupError", "run_service", "serve"]
 
 S = TypeVar("S", bound=ServiceSettings)
 
+GC_THRESHOLDS: Final = (200_000, 20, 50)
 EXIT_CLEAN: Final = 0
 EXIT_CRASH: Final = 1
 EXIT_STARTUP: Final = 2
@@ -112,9 +114,19 @@ def run_service(settings_type: type[S], build: Callable[[S], Awaitable[Service]]
         return EXIT_INTERRUPTED
 
 
+def _calm_garbage_collector() -> None:
+    """Have the cycle collector look less often: our values hold no cycles, and there are many of them.
+
+    With the defaults a service that holds thousands of executions spends a fifth of its time looking at them.
+    """
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
 async def _live(settings: S, build: Callable[[S], Awaitable[Service]], parent: int) -> int:
     try:
         service = await build(settings)
+        _calm_garbage_collector()
         await serve(service, settings, parent=parent)
     except StartupError:
         raise

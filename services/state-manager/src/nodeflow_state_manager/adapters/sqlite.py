@@ -189,7 +189,7 @@ class _Writer:
 
     async def run(self, work: Callable[[Connection], T]) -> T:
         """Run work in a transaction and commit it."""
-        return await self._in_thread(lambda: self._transact(work))
+        return await self._in_thread(lambda: self._run(work))
 
     async def append(self, batches: Sequence[AppendBatch]) -> list[list[Refusal]]:
         """Run the append transaction, with the heads that were left by the last one."""
@@ -220,6 +220,11 @@ class _Writer:
             raise  # a constraint caught a fault of ours, the database is well
         except DBAPIError as error:
             raise StoreFailed(f"the database refuses: {in_words(error)}", retry_after_s=1.0) from error
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        if self._heads is not None:
+            self._heads.shards = {}  # the work may change them; the next append reads them anew
+        return self._transact(work)
 
     def _append(self, batches: Sequence[AppendBatch]) -> list[list[Refusal]]:
         heads, self._heads = self._heads, None  # forgotten, unless the commit succeeds

@@ -84,10 +84,10 @@ class AppendTransaction:
         self._rows, self._records, self._snapshots = [], [], []
 
     def _write_labels(self) -> None:
-        # An execution of which only the state changes mostly has none: one statement then finds nothing to delete.
-        self._connection.exec_driver_sql(sql.DROP_LABELS, [(key,) for key, _ in self._records])
-        labels = [(key, *label) for key, record in self._records for label in record.labels.items()]
-        if labels:
+        labelled = [(key, record.labels) for key, record in self._records if record.labels]
+        if labelled:
+            self._connection.exec_driver_sql(sql.DROP_LABELS, [(key,) for key, _ in labelled])
+            labels = [(key, *label) for key, labels in labelled for label in labels.items()]
             self._connection.exec_driver_sql(sql.PUT_LABEL, labels)
 
     def _advance_shards(self) -> None:
@@ -96,7 +96,9 @@ class AppendTransaction:
             self._connection.exec_driver_sql(sql.ADVANCE_SHARD, moved)
 
     def _load_shards(self) -> None:
-        self._heads.shards = load_shards(self._connection)
+        # This process alone has the file open, so what the last append left is what a query would give.
+        if not self._heads.shards:
+            self._heads.shards = load_shards(self._connection)
 
     def _load_executions(self, execution_ids: Iterable[str]) -> None:
         wanted = sorted(execution_ids)
