@@ -24,7 +24,7 @@ def open_channel(address: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) ->
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1_000),
+            ("grpc.max_reconnect_backoff_ms", 300),
             # Despite its name this bounds one connection attempt; the default of 20 s outlives a lost host's return.
             ("grpc.min_reconnect_backoff_ms", 5_000),
             # A proxy set for the web must not swallow traffic between our own processes.
