@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -73,10 +74,13 @@ def _explain(cls: type[BaseSettings], fault: ErrorDetails) -> str:
         message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
         problem = f"is {_shown(cls, field, fault['input'])} but {message}"
     wanted = f" ({info.description})" if info and info.description else ""
-    example = (
-        f", for example {name}={info.default}" if info and not info.is_required() and info.default is not None else ""
-    )
-    return f"{name} {problem}{wanted}{example}"
+    return f"{name} {problem}{wanted}{_example(name, info)}"
+
+
+def _example(name: str, info: FieldInfo | None) -> str:
+    if info is None or info.is_required() or info.default is None or info.default_factory is not None:
+        return ""
+    return f", for example {name}={info.default}"
 
 
 def _shown(cls: type[BaseSettings], field: str, value: object) -> str:

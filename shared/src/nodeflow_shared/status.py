@@ -3,6 +3,7 @@
 Owns the mapping in both directions. Must not know who raises or handles an error.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final, TypeVar
 
@@ -45,6 +46,7 @@ _HINT: Final = " — try: "
 _KIND: Final = "errorKind"
 _BROKEN: Final = ("RST_STREAM", "GOAWAY", "Stream removed")
 _NANOS: Final = 1_000_000_000
+_MESSAGE_TOO_LARGE: Final = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
 
 # Where two kinds share a code, the first is what the bare code means.
 _KINDS: Final[tuple[type[NodeflowError], ...]] = (
@@ -92,6 +94,9 @@ def from_rpc_error(error: grpc.RpcError) -> NodeflowError:
     Foreign servers and unknown or broken details are tolerated: the code alone then decides.
     """
     code, message, trailers = _parts(error)
+    too_large = _MESSAGE_TOO_LARGE.search(message) if code is grpc.StatusCode.RESOURCE_EXHAUSTED else None
+    if too_large is not None:
+        return _message_too_large(too_large)
     status = _status_in(trailers)
     info = _detail(status, error_details_pb2.ErrorInfo)
     retry = _detail(status, error_details_pb2.RetryInfo)
@@ -109,6 +114,14 @@ def from_rpc_error(error: grpc.RpcError) -> NodeflowError:
         violations=[_violation(each) for each in bad.field_violations] if bad else (),
         retry_after_s=retry.retry_delay.ToNanoseconds() / _NANOS if retry else None,
     )
+
+
+def _message_too_large(found: re.Match[str]) -> InvalidInput:
+    """Return what the transport's refusal means: it has the code of an overload, but no repeat will help."""
+    size, limit = (f"{int(number):,}" for number in found.groups())
+    description = f"a message of {size} bytes is too large; at most {limit} are allowed"
+    hint = "pass large values as paths to files or as artifacts"
+    return InvalidInput(description, reason="MESSAGE_TOO_LARGE", violations=[FieldViolation("", description, hint)])
 
 
 def _is_broken(code: grpc.StatusCode, message: str) -> bool:

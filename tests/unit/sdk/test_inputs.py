@@ -63,7 +63,7 @@ def test_pairs_keep_what_follows_the_first_equals_sign() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("[1]", "holds array"), ('{"a":\n 1,}', "in.json:2:"), ("\xff", "in.json:1:")]
+    ("text", "told"), [("[1]", "holds JSON of type array"), ('{"a":\n 1,}', "in.json:2:"), ("\xff", "in.json:1:")]
 )
 def test_an_input_file_that_is_no_object_is_a_usage_error(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "in.json").write_text(text)

@@ -93,9 +93,10 @@ class Intake:
     async def submit(self, tenant: str, workflow: Workflow, submissions: Sequence[Submission]) -> list[Execution | str]:
         """Starts executions; returns them, or the ids of those that are known and no longer in memory.
 
-        Raises the first error; those without a `request_id` in the same call may then have been started.
+        Raises the first error. Nothing has been started then, unless another call used a `request_id` at the same time.
         """
         checked = [self._check(tenant, workflow, each) for each in submissions]
+        await self._refuse_reused(submissions, checked)
         known = await self._known(submissions, checked)
         answers = Answers(len(submissions) - len(known))
         await self._driver.inbox.room()
@@ -141,14 +142,28 @@ class Intake:
         if not submission.request_id:
             execution_id = new_execution_id(self._clock.now_ms(), self._random_bytes(10))
             return execution_id, inputs, b""
-        if len(submission.request_id) > REQUEST_ID_LIMIT:
-            violation = FieldViolation(
-                "request_id", f"has {len(submission.request_id)} characters", f"at most {REQUEST_ID_LIMIT}"
-            )
-            raise InvalidInput("the request_id is too long", violations=[violation])
+        check_request_id(submission.request_id)
         body = json.dumps([workflow.revision, inputs.decode(), sorted(submission.labels.items())])
         digest = sha256(body.encode()).digest()
         return execution_id_of_request(tenant, submission.request_id), inputs, digest
+
+    async def _refuse_reused(
+        self, submissions: Sequence[Submission], checked: Sequence[tuple[str, bytes, bytes]]
+    ) -> None:
+        """Raises AlreadyExists for a `request_id` that has another body, in the same call or in memory."""
+        bodies: dict[str, bytes] = {}
+        for (execution_id, _, digest), submission in zip(checked, submissions, strict=True):
+            if not submission.request_id:
+                continue
+            known = self._driver.execution(execution_id)
+            if known is not None and known.origin.request_digest != digest:
+                await self._driver.committed()
+                raise request_id_reused(submission.request_id, execution_id)
+            if bodies.setdefault(execution_id, digest) != digest:
+                raise InvalidInput(
+                    f"request_id {submission.request_id!r} stands for two different submissions of this call",
+                    violations=[FieldViolation("submissions", "one request_id has two bodies", "a key for each")],
+                )
 
     async def _known(
         self, submissions: Sequence[Submission], checked: Sequence[tuple[str, bytes, bytes]]
@@ -176,6 +191,16 @@ class Intake:
         return shard_of(execution_id, self._ownership.shard_count)
 
 
+def check_request_id(request_id: str) -> None:
+    """Raises InvalidInput for one that is too long, or that a log or a terminal would not survive."""
+    if len(request_id) > REQUEST_ID_LIMIT:
+        violation = FieldViolation("request_id", f"has {len(request_id)} characters", f"at most {REQUEST_ID_LIMIT}")
+        raise InvalidInput("the request_id is too long", violations=[violation])
+    if not request_id.isprintable():
+        violation = FieldViolation("request_id", "holds a control character", "letters, digits, signs and spaces")
+        raise InvalidInput("the request_id is malformed", violations=[violation])
+
+
 def check_labels(labels: Mapping[str, str]) -> None:
     """Raises InvalidInput with a violation for each faulty label."""
     violations = [
@@ -187,6 +212,11 @@ def check_labels(labels: Mapping[str, str]) -> None:
         FieldViolation(f"labels.{key}", f"has {len(value)} characters", f"at most {LABEL_VALUE_LIMIT}")
         for key, value in labels.items()
         if len(value) > LABEL_VALUE_LIMIT
+    ]
+    violations += [
+        FieldViolation(f"labels.{key}", "holds a control character", "letters, digits, signs and spaces")
+        for key, value in labels.items()
+        if not value.isprintable()
     ]
     if len(labels) > LABELS_LIMIT:
         violations.append(FieldViolation("labels", f"there are {len(labels)}", f"at most {LABELS_LIMIT}"))

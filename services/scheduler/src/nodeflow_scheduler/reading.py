@@ -14,6 +14,14 @@ from nodeflow_shared.errors import FieldViolation, InvalidInput, NotFound, Unava
 
 CACHED_EXECUTIONS = 64
 """Executions that are over and were read back from the log."""
+SHOWN_CHARACTERS = 64
+"""How much of an unknown id is repeated."""
+
+
+def not_found(name: str) -> NotFound:
+    """What callers are told of an execution that is not there, or not theirs."""
+    shown = name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}…"
+    return NotFound(f"there is no execution {shown!r}", reason="EXECUTION_NOT_FOUND")
 
 
 class Reading:
@@ -40,7 +48,7 @@ class Reading:
             )
         found = await self._catalogue.find(tenant, name)
         if not found:
-            raise NotFound(f"there is no execution {name!r}; list them with ListExecutions")
+            raise not_found(name)
         if len(found) > 1 and name != "@latest":
             ids = ", ".join(record.execution_id for record in found)
             raise InvalidInput(
@@ -56,7 +64,7 @@ class Reading:
         if execution is None:
             execution = self._cache.get(execution_id) or await self._load(execution_id)
         if execution.started is None or execution.tenant != tenant:
-            raise NotFound(f"there is no execution {name!r}; list them with ListExecutions")
+            raise not_found(name)
         return execution
 
     async def _load(self, execution_id: str) -> Execution:

@@ -209,7 +209,8 @@ class SchedulerServicer(SchedulerServiceServicer):
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
         execution_id = execution.execution_id
         after = sequence_in(request.cursor, execution_id)
-        if after >= execution.sequence and execution.finished:
+        if execution.finished and after >= execution.sequence:
+            refuse_beyond(after, execution)
             return
         reader = EventReader.of(execution)
         async for chunk in self._reading.events(execution_id, after):
@@ -234,6 +235,15 @@ def json_in(payload: payload_pb2.Payload) -> bytes:
         violation = FieldViolation("inputs", "is not inline JSON", "an object as application/json in data")
         raise InvalidInput("inputs must be inline JSON", violations=[violation])
     return payload.data
+
+
+def refuse_beyond(after: int, execution: Execution) -> None:
+    """A cursor after the last event of all was never given. Raises InvalidInput."""
+    if after > execution.sequence:
+        violation = FieldViolation(
+            "cursor", f"is after the last event, {execution.sequence}", "one that the service gave, unchanged"
+        )
+        raise InvalidInput("the cursor is after the end", violations=[violation])
 
 
 def chosen_tasks(execution: Execution, request: pb2.ListTasksRequest, start: int) -> Iterator[int]:

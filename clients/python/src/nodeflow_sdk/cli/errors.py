@@ -14,6 +14,7 @@ from nodeflow_shared.errors import (
     IllegalState,
     Internal,
     NodeflowError,
+    NotFound,
     Overloaded,
     QuotaExceeded,
     Unavailable,
@@ -89,8 +90,22 @@ def from_api(error: NodeflowError, address: str) -> CliError:
             return CliError(f"the service failed: {error.message}", ExitCode.BUG)
         case IllegalState():
             return CliError(error.message, ExitCode.FAILED)
+        case NotFound() if error.reason == "EXECUTION_NOT_FOUND":
+            return CliError(error.message, ExitCode.USAGE, hint="nodeflow ls, which lists those there are")
+        case NotFound() if error.reason == "WORKFLOW_NOT_FOUND":
+            return CliError(error.message, ExitCode.USAGE, hint="nodeflow workflows, which lists those there are")
         case _:
-            return CliError(error.message, ExitCode.USAGE, details=violation_lines(error.violations))
+            return refusal(error, ExitCode.USAGE)
+
+
+def refusal(error: NodeflowError, exit_code: ExitCode) -> CliError:
+    """Return the error for a request that is at fault, with its violations."""
+    match error.violations:
+        case [only] if error.message in (only.description, f"{only.path}: {only.description}"):
+            # Once is enough.
+            return CliError(error.message, exit_code, hint=only.hint)
+        case violations:
+            return CliError(error.message, exit_code, details=violation_lines(violations))
 
 
 def violation_lines(violations: Iterable[FieldViolation]) -> list[Text]:

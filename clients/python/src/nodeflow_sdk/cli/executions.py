@@ -3,9 +3,10 @@
 Owns the commands. Must not know how an execution comes about.
 """
 
+import re
 import sys
 import time
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState
@@ -35,6 +36,7 @@ from nodeflow_sdk.progress.symbols import execution_state
 IdArgument = Annotated[
     str, typer.Argument(metavar="ID", help="An execution's id, a prefix that no other has, or @latest.")
 ]
+_LABEL_KEY: Final = re.compile(r"[A-Za-z0-9._/-]{1,63}")
 _STATES = [name.removeprefix("EXECUTION_STATE_") for name in ExecutionState.keys()[1:]]
 
 
@@ -103,7 +105,7 @@ def filter_terms(state: str | None, workflow: str | None, labels: dict[str, str]
         terms.append(f'state = "{state.upper()}"')
     if workflow is not None:
         terms.append(f"workflow = {_quoted(workflow)}")
-    terms += [f"labels.{key} = {_quoted(value)}" for key, value in labels.items()]
+    terms += [f"labels.{_label_key(key)} = {_quoted(value)}" for key, value in labels.items()]
     if further:
         terms.append(further)
     return " AND ".join(terms)
@@ -164,6 +166,12 @@ async def _cancel(current: Session, execution_id: str, reason: str) -> None:
         names=[execution.execution_id],
         table=lambda: Text(f"{execution.execution_id} {execution_state(execution.state)}"),
     )
+
+
+def _label_key(key: str) -> str:
+    if not _LABEL_KEY.fullmatch(key):
+        raise usage_error(f"--label {key!r} is no label's key", "1 to 63 of A-Z a-z 0-9 . _ / -, like --label team=a")
+    return key
 
 
 def _quoted(text: str) -> str:

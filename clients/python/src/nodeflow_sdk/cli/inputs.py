@@ -43,8 +43,14 @@ def read_input_file(path: Path) -> dict[str, object]:
         raise usage_error(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
     except UnicodeDecodeError:
         raise usage_error(f"{path} is not UTF-8 text") from None
+    except RecursionError:
+        raise usage_error(f"{path} is nested too deeply") from None
+    except ValueError:  # Python refuses to read integers of thousands of digits
+        raise usage_error(f"{path} holds a number with too many digits", "write it as a string") from None
     if not isinstance(value, dict):
-        raise usage_error(f"{path} holds {_json_type(value)}", 'an object of inputs: {"name": value, …}')
+        raise usage_error(
+            f"{path} holds JSON of type {_json_type(value)}", 'an object with a field per input: {"name": value, …}'
+        )
     return value
 
 
@@ -61,7 +67,7 @@ def typed(pairs: Mapping[str, str], schema_text: str) -> dict[str, object]:
 def _value(key: str, text: str, types: frozenset[str]) -> object:
     try:
         value: object = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError:
+    except (ValueError, RecursionError):
         if types and "string" not in types:
             wanted = " or ".join(sorted(types))
             example = next((_EXAMPLES[each] for each in sorted(types) if each in _EXAMPLES), "…")

@@ -16,7 +16,7 @@ from nodeflow.scheduler.v1.execution_pb2 import Execution
 from nodeflow.scheduler.v1.workflow_pb2 import Workflow, WorkflowDocument
 from rich.text import Text
 
-from nodeflow_sdk.cli.errors import CliError, ExitCode, violation_lines
+from nodeflow_sdk.cli.errors import CliError, ExitCode, refusal
 from nodeflow_sdk.cli.executions import tell_outcome
 from nodeflow_sdk.cli.faults import invalid_document
 from nodeflow_sdk.cli.inputs import read_input_file, split_pairs, typed
@@ -148,7 +148,7 @@ async def _submit(client: Client, order: Order) -> tuple[Workflow, Execution]:
     try:
         execution = await client.submit(order.document, inputs, request_id=order.request_id, labels=order.labels)
     except (InvalidInput, AlreadyExists) as error:
-        raise CliError(error.message, ExitCode.REFUSED, details=violation_lines(error.violations)) from error
+        raise refusal(error, ExitCode.REFUSED) from error
     say(f"execution {execution.execution_id} of {workflow.name}")
     return workflow, execution
 

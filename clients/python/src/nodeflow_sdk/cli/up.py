@@ -5,6 +5,7 @@ Owns what a person sees of a suite. Must not know how processes are watched.
 
 import asyncio
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -35,6 +36,15 @@ PathOption = Annotated[
         "--path", help="Directory to import functions from, after the document's own; repeatable. Default: this one."
     ),
 ]
+
+
+class LogLevel(StrEnum):
+    """What --log-level takes."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
 
 
 class LogView:
@@ -102,10 +112,12 @@ def up(
     data_dir: DataDirOption = Path(".nodeflow"),
     slots: SlotsOption = None,
     path: PathOption = None,
-    log_level: Annotated[str, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    log_level: Annotated[
+        LogLevel, typer.Option("--log-level", case_sensitive=False, help="The least severe lines to show.")
+    ] = LogLevel.INFO,
 ) -> None:
     """Run the suite here: every service a child process, restarted when it dies, until Ctrl-C."""
-    options = suite_options(data_dir=data_dir, port=port, slots=slots, path=path, log_level=log_level)
+    options = suite_options(data_dir=data_dir, port=port, slots=slots, path=path, log_level=log_level.value)
     view = LogView(err())
     try:
         execute(_serve(options, view))
@@ -129,7 +141,7 @@ def suite_options(
         port=port,
         slots=slots,
         path=tuple(path) if path else (Path.cwd(),),
-        log_level=log_level.upper(),
+        log_level=log_level,
         lasting=lasting,
     )
 

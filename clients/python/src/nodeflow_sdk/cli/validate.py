@@ -3,7 +3,10 @@
 Owns the command. Must not know what a document may say: the service judges that.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -13,8 +16,11 @@ from nodeflow_sdk.cli.faults import invalid_document
 from nodeflow_sdk.cli.output import Output, emit, to_document
 from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
 from nodeflow_sdk.cli.tables import nodes_table
-from nodeflow_sdk.cli.terminal import say
+from nodeflow_sdk.cli.terminal import err, say
+from nodeflow_sdk.cli.up import RestartView, suite_options
 from nodeflow_sdk.documents import read_document
+from nodeflow_sdk.suite.attach import Attachment, find_running
+from nodeflow_sdk.suite.supervisor import running_suite
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A workflow document, YAML or JSON.")]
 
@@ -27,13 +33,16 @@ def add_commands(app: typer.Typer) -> None:
 def validate(
     ctx: typer.Context, file: FileArgument, address: AddressOption = None, output: OutputOption = None
 ) -> None:
-    """Tell every fault of a document, or its nodes if it is right. Stores nothing."""
+    """Tell every fault of a document, or its nodes if it is right. Stores nothing.
+
+    Asks the suite that runs here. When there is none, one is started for this, and leaves nothing behind.
+    """
     execute(_validate(session(ctx, address, output), file))
 
 
 async def _validate(current: Session, file: Path) -> None:
     document = read_document(file)
-    async with client_of(current.attachment()) as client:
+    async with _suite(current) as attachment, client_of(attachment) as client:
         verdict = await client.validate(document)
     if not verdict.faults:
         say(f"{file} is valid: {verdict.workflow.name} {verdict.workflow.revision}")
@@ -47,3 +56,21 @@ async def _validate(current: Session, file: Path) -> None:
     )
     if verdict.faults:
         raise typer.Exit(ExitCode.REFUSED)
+
+
+@asynccontextmanager
+async def _suite(current: Session) -> AsyncIterator[Attachment]:
+    """Give the suite that was named, the one that runs here whoever it serves, or one of our own."""
+    if current.address is not None:
+        yield current.attachment()
+        return
+    running = await find_running(Path.cwd())
+    if running is not None:
+        yield running
+        return
+    say("no suite is running: one is started for this and stopped again (`nodeflow up` keeps one)")
+    # Elsewhere: whoever only asks must neither leave files here nor wait for the lock of a run.
+    with TemporaryDirectory(prefix="nodeflow-validate-") as directory:
+        options = suite_options(data_dir=Path(directory), slots=1, path=None, lasting=False)
+        async with running_suite(options, RestartView(err())) as suite:
+            yield Attachment(scheduler=suite.scheduler, worker_manager=None, embedded=True, data_dir=suite.data_dir)

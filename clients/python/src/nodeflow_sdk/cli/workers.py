@@ -4,16 +4,17 @@ Owns the commands. Must not know how a worker works.
 """
 
 import os
+import re
 import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from nodeflow.worker_manager.v1.worker_manager_service_pb2 import Worker
 
-from nodeflow_sdk.cli.errors import CliError, ExitCode, from_api
+from nodeflow_sdk.cli.errors import CliError, ExitCode, from_api, usage_error
 from nodeflow_sdk.cli.output import Output, emit, list_document
 from nodeflow_sdk.cli.session import (
     AddressOption,
@@ -29,6 +30,8 @@ from nodeflow_sdk.cli.up import DataDirOption, PathOption, SlotsOption
 from nodeflow_sdk.client import open_workers_client
 from nodeflow_sdk.suite.services import SuiteService, worker_settings
 from nodeflow_shared.errors import NodeflowError
+
+_WORKER_ID: Final = re.compile(r"[a-zA-Z0-9._-]{1,128}")
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -67,6 +70,8 @@ def worker(
     worker_manager: WorkerManagerOption = None,
 ) -> None:
     """Start one worker and attach it to a running suite; Ctrl-C lets it finish what it has and leave."""
+    if worker_id is not None and not _WORKER_ID.fullmatch(worker_id):
+        raise usage_error(f"--id {worker_id!r} is no worker's id", "1 to 128 of a-z A-Z 0-9 . _ -, like build-host-3")
     target = worker_manager_of(session(ctx, address), worker_manager)
     known = execute(_workers(target))
     name = worker_id or _free_name(known)

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from nodeflow_sdk.cli.errors import usage_error
 from nodeflow_sdk.cli.output import Output, emit, list_document
 from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
 from nodeflow_sdk.cli.tables import workflows_table
+from nodeflow_sdk.cli.terminal import say
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -31,6 +33,10 @@ def workflows(
 async def _workflows(current: Session, name: str) -> None:
     async with client_of(current.attachment()) as client:
         found = await client.workflows(name)
+    if name and not found:
+        raise usage_error(f"there is no workflow {name!r}", "nodeflow workflows, which lists those there are")
+    if not found:
+        say("no workflows yet; `nodeflow run FILE` registers one")
     emit(
         current.output or Output.TABLE,
         document=lambda: list_document("workflows", found),

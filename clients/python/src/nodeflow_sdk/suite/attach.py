@@ -50,26 +50,27 @@ def default_attachment(start: Path) -> Attachment:
 
 
 async def find_running(start: Path) -> Attachment | None:
-    """Return the suite that runs and is there for all, or None. Raises SuiteError for one that serves a single run."""
+    """Return the suite that runs in `start` or above, or at the default ports; None if there is none."""
     attachment = default_attachment(start)
-    if not await is_healthy(attachment.scheduler, _PROBE_TIMEOUT_S):
-        return None
-    found = find_record(start)
-    if found is not None and not found[1].lasting:
-        raise SuiteError(
-            f"the suite in {found[0]} belongs to another run (process {found[1].pid}) and ends with it; "
-            "wait for it, or start a lasting one with `nodeflow up` first and share it"
-        )
-    return attachment
+    return attachment if await is_healthy(attachment.scheduler, _PROBE_TIMEOUT_S) else None
 
 
 @asynccontextmanager
 async def attached(options: SuiteOptions, observer: SuiteObserver | None = None) -> AsyncIterator[Attachment]:
-    """Give the suite that runs here, or run one on free ports inside the block. Raises SuiteError."""
+    """Give the suite that runs here, or run one on free ports inside the block.
+
+    Raises SuiteError, also when the one that runs here serves another run and would end with it.
+    """
+    found = find_record(Path.cwd())
     running = await find_running(Path.cwd())
-    if running is not None:
+    if running is not None and (found is None or found[1].lasting):
         yield running
         return
+    if running is not None and found is not None and options.data_dir.resolve() == found[0].resolve():
+        raise SuiteError(
+            f"the suite in {found[0]} belongs to another run (process {found[1].pid}) and ends with it; wait for it, "
+            "give this one another --data-dir, or start a suite for both with `nodeflow up` first"
+        )
     async with running_suite(replace(options, port=0, lasting=False), observer) as suite:
         yield Attachment(
             scheduler=suite.scheduler,

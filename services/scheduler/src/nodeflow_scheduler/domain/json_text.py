@@ -22,6 +22,10 @@ def decode(text: bytes) -> JsonValue:
         raise ValueError(f"it is not UTF-8 text: byte {error.start} is wrong") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except _NotFinite:
+        raise
+    except ValueError:  # Python reads no integers of thousands of digits: that takes quadratic time.
+        raise ValueError("it holds a number with too many digits") from None
     return value
 
 
@@ -58,5 +62,9 @@ def kind(value: object) -> str:
             return "an object"
 
 
+class _NotFinite(ValueError):
+    """A constant that JSON does not have, such as NaN."""
+
+
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it is not JSON: {name} is not a number")
+    raise _NotFinite(f"it is not JSON: {name} is not a number")

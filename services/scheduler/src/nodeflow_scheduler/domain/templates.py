@@ -57,6 +57,7 @@ _OTHER_WORDS: Final[Mapping[str, str]] = {
     "sum": "a node's function",
 }
 
+CEL_EXAMPLE = "such as size(inputs.paths) > 0"
 _SYNTAX_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)")
 
 
@@ -272,14 +273,14 @@ class _Template:
         shown = short(text)
         match = _SYNTAX_ERROR.search(error)
         if match is None:
-            self.faults.add(self.path, f"{shown!r} is not a CEL expression")
+            self.faults.add(self.path, f"{shown!r} is not a CEL expression", CEL_EXAMPLE)
             return
         problem = match[3].partition(" expecting {")[0].strip().replace("'<EOF>'", "the end")
         problem = problem.replace("mismatched input", "unexpected")
         problem = problem.replace("token recognition error at:", "unexpected text")
         place = f"column {match[2]}" if match[1] == "1" else f"line {match[1]}, column {match[2]}"
         words = {token.text for token in tokens(text)}
-        hint = "write &&, || and ! for and, or and not" if words & {"and", "or", "not"} else ""
+        hint = "write &&, || and ! for and, or and not" if words & {"and", "or", "not"} else CEL_EXAMPLE
         self.faults.add(self.path, f"{shown!r} is not a CEL expression: {short(problem, 120)} at {place} of it", hint)
 
     def _unknown(self, text: str, program: cel.Program, bound: set[str]) -> None:
@@ -366,7 +367,7 @@ class _Template:
         return _Source(place=("nodes", name, "output"), reference=reference, used=2)
 
     def _meant_node(self, name: str) -> str:
-        return self._dashed(name) or meant(name, self.names.nodes)
+        return self._dashed(name) or meant(name, self.names.nodes, "name a node of this document")
 
     def _dashed(self, name: str) -> str:
         """The hint for `nodes.a-b`, which CEL takes for a subtraction."""

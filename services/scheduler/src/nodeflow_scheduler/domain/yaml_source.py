@@ -178,6 +178,8 @@ def _yaml_hint(problem: str) -> str:
         return "indent with spaces, not tabs"
     if "found character" in problem or "block mapping" in problem:
         return "check the indentation, and put text that begins with a special character in quotes"
+    if "flow sequence" in problem or "flow mapping" in problem:
+        return "close each [ and { that is opened, and put text that holds one in quotes"
     return ""
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+import re
+from base64 import b64decode, urlsafe_b64encode
 
 from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb2
 
 from nodeflow_shared.errors import FieldViolation, InvalidInput
+
+# No execution has more events or tasks.
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def execution_cursor(execution_id: str, sequence: int) -> str:
@@ -20,7 +24,7 @@ def sequence_in(cursor: str, execution_id: str) -> int:
     if not cursor:
         return 0
     named, _, sequence = _decode(cursor, "cursor").rpartition(":")
-    if named != execution_id or not sequence.isdecimal():
+    if named != execution_id or not _NUMBER.fullmatch(sequence):
         violation = FieldViolation(
             "cursor", f"is not one of execution {execution_id}", "one from its own watch, or none"
         )
@@ -38,7 +42,7 @@ def task_page_start(request: pb2.ListTasksRequest, execution_id: str) -> int:
     if not request.page_token:
         return 0
     asked, _, start = _decode(request.page_token, "page_token").rpartition(":")
-    if asked != f"{execution_id}:{request.node}:{request.state}" or not start.isdecimal():
+    if asked != f"{execution_id}:{request.node}:{request.state}" or not _NUMBER.fullmatch(start):
         violation = FieldViolation("page_token", "is not of this list", "the next_page_token of the page before")
         raise InvalidInput("the page token belongs to another list", violations=[violation])
     return int(start)
@@ -50,7 +54,7 @@ def _encode(text: str) -> str:
 
 def _decode(token: str, field: str) -> str:
     try:
-        return urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
+        return b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         violation = FieldViolation(field, "is malformed", "one that the service gave, unchanged")
         raise InvalidInput(f"the {field} is malformed", violations=[violation]) from None

@@ -4,6 +4,7 @@ Owns the words. Knows nothing of pipes or of the agent.
 """
 
 import difflib
+import importlib
 import inspect
 import math
 import os
@@ -21,6 +22,8 @@ USER: Final = 4
 MAX_TEXT: Final = 8_192
 MAX_CAUSES: Final = 5
 _OWN_DIRECTORY: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120  # pathlib would slow every start
+# Frames of these files are not the user's: ours, and those of the import that we ask for.
+_NOT_THE_USERS: Final = (_OWN_DIRECTORY, "<frozen importlib", importlib.__file__)
 
 
 def raised(error: BaseException, causes: int = 0) -> Failed:
@@ -126,6 +129,13 @@ def _message(error: BaseException) -> str:
     return _cut(text or _type_name(type(error)))
 
 
+def in_words(error: BaseException) -> str:
+    """Return an exception as the last line of its traceback has it; for a SyntaxError, with its place."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.msg} ({error.filename}, line {error.lineno})"
+    return f"{_type_name(type(error))}: {_message(error)}"
+
+
 def _type_name(kind: type) -> str:
     module = kind.__module__
     return kind.__qualname__ if module in ("builtins", "__main__") else f"{module}.{kind.__qualname__}"
@@ -136,14 +146,14 @@ def _user_frames(error: BaseException) -> str:
     if first is None:
         return ""
     frames = traceback.extract_tb(first, limit=-50)
-    own = [each for each in frames if not each.filename.startswith((_OWN_DIRECTORY, "<frozen importlib"))]
+    own = [each for each in frames if not each.filename.startswith(_NOT_THE_USERS)]
     return _cut("".join(traceback.format_list(own)))
 
 
 def _first_user_frame(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((_OWN_DIRECTORY, "<frozen importlib")) and not _in_standard_asyncio(file):
+        if not file.startswith(_NOT_THE_USERS) and not _in_standard_asyncio(file):
             return trace
         trace = trace.tb_next
     return None

@@ -45,7 +45,7 @@ class Functions:
                 return describe.missing_module(name, error.name, self._directory)
             return describe.not_found(f"{name}: importing {module_name!r} failed: {error}", error)
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  # a module's body is user code
-            return describe.not_found(f"{name}: importing {module_name!r} failed: {error!r}", error)
+            return describe.not_found(f"{name}: importing {module_name!r} failed: {describe.in_words(error)}", error)
         found: Any = module
         for attribute in attributes.split("."):
             owner = found
