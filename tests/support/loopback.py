@@ -99,7 +99,7 @@ class LoopbackNetwork:
         if server is None:
             exchange.refuse(UNREACHABLE)
         else:
-            exchange.serve(server.handler(exchange.method))
+            exchange.serve(server.handler)
 
     def end(self, exchange: Exchange) -> None:
         """A call is over at both ends. Idempotent."""

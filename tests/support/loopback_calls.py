@@ -17,6 +17,8 @@ import grpc.aio
 
 # In quotes: only the stubs know the class as generic.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+FindHandler = Callable[[str], Awaitable["Handler | None"]]
+"""By the name of a method."""
 
 WINDOW: Final = 16
 """Messages that one direction of a call may hold before they are taken; then the sender waits."""
@@ -199,9 +201,9 @@ class Exchange:
 
     # What becomes of it.
 
-    def serve(self, finding: Awaitable["Handler | None"]) -> None:
+    def serve(self, find: FindHandler) -> None:
         """Let the target's handler have the call."""
-        self._server = _ServerEnd(self, finding)
+        self._server = _ServerEnd(self, find)
 
     def refuse(self, status: Status) -> None:
         """End the call where nobody serves it."""
@@ -373,9 +375,9 @@ class ClientCall:
 class _ServerEnd:
     """A handler at work on a call."""
 
-    def __init__(self, exchange: Exchange, finding: Awaitable["Handler | None"]) -> None:
+    def __init__(self, exchange: Exchange, find: FindHandler) -> None:
         self._exchange = exchange
-        self._finding = finding
+        self._find = find
         self.status: Status | None = None
         self._aborted = OK
         loop = asyncio.get_running_loop()
@@ -402,7 +404,7 @@ class _ServerEnd:
 
     async def _handle(self) -> bytes | None:
         """Run the handler; returns the one response, serialised, unless it yields them."""
-        handler = await self._finding
+        handler = await self._find(self._exchange.method)
         if handler is None:
             self.abort(Status(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"))
         context = _Context(self._exchange, self)

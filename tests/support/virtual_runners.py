@@ -212,7 +212,8 @@ class _Runner:
         attempt = self._queue.popleft()
         self._done += 1
         self._cancel_timers()
-        spent = [(attempt.spec.function, 1, duration_s)]
+        # As the real one: what was stopped or never begun says nothing about how long the function takes.
+        spent = [] if isinstance(outcome, Ending) else [(attempt.spec.function, 1, duration_s)]
         self._say(RunnerResults(runner=self._number, outcomes=[outcome], spent=spent))
 
     def _die(self, cause: str, killed: bool) -> None:

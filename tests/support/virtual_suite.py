@@ -143,6 +143,11 @@ class VirtualSuite:
         for name in reversed(self.names):
             await self._processes[name].stop()
 
+    @property
+    def drained(self) -> bool:
+        """Whether all that were stopped in order had nothing left to do in time."""
+        return all(process.drained for process in self._processes.values())
+
     async def _kill_all(self) -> None:
         for name, process in self._processes.items():
             if process.running:
@@ -222,6 +227,8 @@ class _Process:
         self._service: Service | None = None
         self._server: LoopbackServer | None = None
         self._run: asyncio.Task[None] | None = None
+        self.drained = True
+        """Whether every stop in order was over in time."""
 
     @property
     def running(self) -> bool:
@@ -255,8 +262,13 @@ class _Process:
             return
         run, service, server = self._run, self._service, self._server
         self._run, self._service, self._server = None, None, None
-        async with asyncio.timeout(DRAIN_TIMEOUT_S):
-            await service.drain()
-            await asyncio.wait([run])
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                await service.drain()
+                await asyncio.wait([run])
+        except TimeoutError:
+            self.drained = False
         await server.stop(None)
+        run.cancel()
+        await asyncio.wait([run])
         await service.close()
