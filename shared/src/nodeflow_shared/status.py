@@ -44,7 +44,9 @@ MAX_PART_BYTES: Final = 400
 
 _HINT: Final = " — try: "
 _KIND: Final = "errorKind"
-_BROKEN: Final = ("RST_STREAM", "GOAWAY", "Stream removed")
+# The last is what grpc.aio makes of a write that meets the end of its stream, in place of the status that ended it
+# (grpc/grpc#36066): whoever connects again is told that status.
+_BROKEN: Final = ("RST_STREAM", "GOAWAY", "Stream removed", "Internal error from Core")
 _NANOS: Final = 1_000_000_000
 _MESSAGE_TOO_LARGE: Final = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
 

@@ -338,6 +338,7 @@ async def _gather(call: AsyncIterable[bytes]) -> list[bytes]:
     [
         (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2", Unavailable),
         (grpc.StatusCode.UNKNOWN, "Stream removed", Unavailable),
+        (grpc.StatusCode.INTERNAL, "Internal error from Core", Unavailable),
         (grpc.StatusCode.CANCELLED, "", Unavailable),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "Stream removed (received metadata size exceeds limit)", Overloaded),
         (grpc.StatusCode.INTERNAL, "a bug", Internal),
