@@ -5,7 +5,7 @@ Owns deadlines, retries and cursors. Must not know how anything is shown, nor ho
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, Protocol, TypeVar
 
@@ -146,7 +146,7 @@ class Client:
         cursor: str = "",
         *,
         on_lost: Callable[[NodeflowError], None] | None = None,
-    ) -> AsyncIterator[scheduler_service_pb2.WatchExecutionResponse]:
+    ) -> AsyncGenerator[scheduler_service_pb2.WatchExecutionResponse, None]:
         """Yield batches of events, each once, to the execution's end; begin after `cursor`, or at the first event.
 
         A lost connection is resumed from the last cursor; `on_lost` is called once for each outage.
