@@ -51,7 +51,7 @@ SERVICES: Final = (STATE_MANAGER, WORKER_MANAGER, SCHEDULER)
 
 
 async def check_completed(suite: VirtualSuite, client: VirtualClient, execution_id: str) -> None:
-    """The answer is right, each task has one result, and the log keeps every promise."""
+    """The answer is right, each task has one result, none ran twice at a time, and the log keeps every promise."""
     execution = await client.finished(execution_id)
     assert execution.state == life.EXECUTION_STATE_COMPLETED
     assert value_of(execution.outputs) == {"end": ANSWER}
@@ -59,6 +59,7 @@ async def check_completed(suite: VirtualSuite, client: VirtualClient, execution_
     assert check_history(history, {execution_id: GRAPH}) == []
     results = Counter(fact.task for fact in history.execution(execution_id).facts if fact.kind == "tasks_completed")
     assert results == dict.fromkeys(range(len(NODES) + ITEMS), 1)
+    assert suite.together() == []
 
 
 async def submit(client: VirtualClient) -> str:

@@ -55,8 +55,22 @@ Simulated = Callable[[dict[str, Any], int], tuple[float, Scripted]]
 """(arguments, attempt_number) → (seconds it takes, how it ends). `float("inf")` hangs."""
 
 
+@dataclass(slots=True, kw_only=True)
+class Span:
+    """A task at work in a runner, on the loop's clock; without an end it still is."""
+
+    execution_id: str
+    task_number: int
+    attempt_number: int
+    began_s: float
+    ended_s: float = float("inf")
+
+
 class VirtualRunners:
-    """The port `Runners`. `executed` has (function, execution_id, task_number, attempt_number) of each task begun."""
+    """The port `Runners`. `executed` has (function, execution_id, task_number, attempt_number) of each task begun.
+
+    `spans` has the same tasks with their times.
+    """
 
     def __init__(self, functions: Mapping[str, Simulated], *, start_s: float = START_S) -> None:
         self._functions = functions
@@ -64,12 +78,13 @@ class VirtualRunners:
         self._tell: Callable[[RunnerEvent], None] = _ignore
         self._runners: dict[int, _Runner] = {}
         self.executed: list[tuple[str, str, int, int]] = []
+        self.spans: list[Span] = []
 
     def listen(self, tell: Callable[[RunnerEvent], None]) -> None:
         self._tell = tell
 
     def spawn(self, runner: int, delay_s: float) -> None:
-        self._runners[runner] = _Runner(runner, self._functions, self.executed, self._on_event)
+        self._runners[runner] = _Runner(runner, self._functions, self.executed, self.spans, self._on_event)
         self._runners[runner].start(delay_s + self._start_s)
 
     def feed(self, runner: int, directory: str, attempts: Sequence[Attempt]) -> None:
@@ -116,11 +131,14 @@ class _Runner:
         number: int,
         functions: Mapping[str, Simulated],
         executed: list[tuple[str, str, int, int]],
+        spans: list[Span],
         tell: Callable[[RunnerEvent], None],
     ) -> None:
         self._number = number
         self._functions = functions
         self._executed = executed
+        self._spans = spans
+        self._span: Span | None = None
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Attempt] = deque()
@@ -171,6 +189,13 @@ class _Runner:
         self._executed.append(
             (attempt.spec.function, attempt.execution_id, attempt.task_number, attempt.attempt_number)
         )
+        self._span = Span(
+            execution_id=attempt.execution_id,
+            task_number=attempt.task_number,
+            attempt_number=attempt.attempt_number,
+            began_s=self._loop.time(),
+        )
+        self._spans.append(self._span)
         duration_s, scripted = self._call(attempt)
         self._cancel_timers()
         if duration_s >= RUNNING_AFTER_S:
@@ -211,6 +236,7 @@ class _Runner:
     def _finish(self, outcome: Outcome, duration_s: float) -> None:
         attempt = self._queue.popleft()
         self._done += 1
+        self._end_span()
         self._cancel_timers()
         # As the real one: what was stopped or never begun says nothing about how long the function takes.
         spent = [] if isinstance(outcome, Ending) else [(attempt.spec.function, 1, duration_s)]
@@ -219,10 +245,15 @@ class _Runner:
     def _die(self, cause: str, killed: bool) -> None:
         if self._dead:
             return
+        self._end_span()
         self._cancel_timers()
         event = RunnerDied(runner=self._number, last_started=self._begun, cause=cause, killed=killed)
         self._dead = True
         self._tell(event)
+
+    def _end_span(self) -> None:
+        if self._span is not None:
+            self._span.ended_s, self._span = self._loop.time(), None
 
     def _cancel_timers(self) -> None:
         for timer in self._timers:

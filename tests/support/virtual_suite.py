@@ -7,6 +7,7 @@ import asyncio
 import random
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import pairwise
 from types import TracebackType
 from typing import Final, Self
 
@@ -14,7 +15,7 @@ from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStu
 from tests.support.loopback import LoopbackNetwork, LoopbackServer
 from tests.support.memory_sessions import MemorySessions
 from tests.support.state_manager_memory import MemoryArtifactFiles, MemoryStore
-from tests.support.virtual_runners import Simulated, VirtualRunners
+from tests.support.virtual_runners import Simulated, Span, VirtualRunners
 
 import nodeflow_scheduler.bootstrap
 import nodeflow_scheduler.config
@@ -88,6 +89,17 @@ class VirtualSuite:
         """(function, execution_id, task_number, attempt_number) of each task that any runner began, by worker."""
         return [each for worker in self._workers.values() for runners in worker.lives for each in runners.executed]
 
+    def together(self) -> list[tuple[Span, Span]]:
+        """Return what no engine may let happen: spans of one task that overlap, on any workers."""
+        spans = [each for worker in self._workers.values() for runners in worker.lives for each in runners.spans]
+        spans.sort(key=lambda each: (each.execution_id, each.task_number, each.began_s))
+        return [
+            (one, other)
+            for one, other in pairwise(spans)
+            if (one.execution_id, one.task_number) == (other.execution_id, other.task_number)
+            and other.began_s < one.ended_s
+        ]
+
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         try:
@@ -152,6 +164,10 @@ class VirtualSuite:
         for name, process in self._processes.items():
             if process.running:
                 await self.kill(name)
+
+    def running(self, name: str) -> bool:
+        """Whether a process was started, and neither killed nor stopped since."""
+        return self._processes[name].running
 
     def client(self) -> SchedulerServiceStub:
         """What people and programs use."""
