@@ -65,7 +65,7 @@ def _print_error(error: CliError) -> None:
 def main() -> None:
     """Run the command line, and end the process with its exit code."""
     try:
-        app()
+        app(prog_name="nodeflow")
     except BrokenPipeError:
         # The reader of our output (`| head`) has enough; nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
