@@ -4,7 +4,6 @@ Owns deadlines, retries and cursors. Must not know how anything is shown, nor ho
 """
 
 import asyncio
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, Protocol, TypeVar
@@ -21,6 +20,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from tenacity.stop import stop_base
 
 from nodeflow_sdk.payloads import to_payload
+from nodeflow_sdk.request_ids import new_request_id
 from nodeflow_shared.channel import open_channel
 from nodeflow_shared.errors import NodeflowError, Overloaded, Unavailable
 from nodeflow_shared.retry import as_lost_connection
@@ -124,7 +124,7 @@ class Client:
         request = scheduler_service_pb2.SubmitExecutionRequest(
             workflow=_reference(workflow),
             inputs=to_payload(dict(inputs or {})),
-            request_id=request_id or str(uuid.uuid4()),
+            request_id=request_id or new_request_id(),
             labels=labels or {},
         )
         return (await self._connection.call(self._stub.SubmitExecution, request)).execution
@@ -137,7 +137,7 @@ class Client:
         """Start up to 10,000 executions of one workflow; returns their ids in order. Missing request ids are drawn."""
         request = scheduler_service_pb2.SubmitExecutionsRequest(workflow=_reference(workflow), submissions=submissions)
         for submission in request.submissions:
-            submission.request_id = submission.request_id or str(uuid.uuid4())
+            submission.request_id = submission.request_id or new_request_id()
         return list((await self._connection.call(self._stub.SubmitExecutions, request)).execution_ids)
 
     async def watch(

@@ -96,7 +96,7 @@ class SchedulerService:
 
     async def drain(self) -> None:
         """Ends watches, lets what was decided be committed and answered, and gives the shards back."""
-        self._driver.end_subscriptions()
+        self._driver.publisher.end()
         await self._driver.settled()
         await self._ownership.release()
         self._drained.set()

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
 from nodeflow_scheduler.domain.core import Core
-from nodeflow_scheduler.domain.events import sequence_count
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.failures import expression_failed
 from nodeflow_scheduler.domain.fan_out import MAP_BYTES_LIMIT
@@ -29,9 +28,9 @@ from nodeflow_scheduler.domain.messages import (
     Turn,
 )
 from nodeflow_scheduler.domain.placement import Grant, Session
-from nodeflow_scheduler.domain.progress import Draft
 from nodeflow_scheduler.domain.scopes import scope_of
-from nodeflow_scheduler.ports import Artifacts, EventLog, LoggedChunk, Prepared, Workers
+from nodeflow_scheduler.ports import Artifacts, EventLog, Prepared, Workers
+from nodeflow_scheduler.publishing import Publisher
 from nodeflow_shared.clock import Clock
 from nodeflow_shared.errors import NodeflowError, Unavailable
 from nodeflow_shared.logs import get_log
@@ -44,26 +43,6 @@ PENDING_TURNS = 4
 
 INBOX_LIMIT = 4_096
 """Messages that may wait for a turn; readers of the network stop beyond it."""
-
-
-@dataclass(slots=True)
-class Subscription:
-    """A reader of one execution's commits.
-
-    It is told that there is more, and keeps no more than the next few chunks.
-    """
-
-    execution_id: str
-    chunks: deque[LoggedChunk] = field(default_factory=deque)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    overflown: bool = False
-    """It fell behind: it must read the log again."""
-    ended: bool = False
-    """There will be no more here."""
-
-
-SUBSCRIPTION_LIMIT = 256
-"""Chunks that a reader may be behind before it reads the log again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +80,7 @@ class Driver:
         self._refusals = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_ms: int | None = None
-        self._subscriptions: dict[str, list[Subscription]] = {}
+        self.publisher = Publisher()
         self._group: asyncio.TaskGroup | None = None
         self.lost_shards: asyncio.Queue[frozenset[int]] = asyncio.Queue()
         """Shards whose append was refused; `ownership.py` acquires them anew."""
@@ -169,7 +148,7 @@ class Driver:
             self.lost_shards.put_nowait(refused)
         outgoing = self.core.commit(turn, refused)
         self._request_artifacts(turn)
-        self._publish(turn, outgoing.refused)
+        self.publisher.publish(turn, outgoing.refused)
         self._tell_workers(outgoing)
         for reply in outgoing.replies:
             reply.handle.answer(reply.answer)
@@ -263,60 +242,11 @@ class Driver:
         self._timer_due_ms = None
         self.inbox.push(Tick())
 
-    # ------------------------------------------------------------------ readers
-
-    def subscribe(self, execution_id: str) -> Subscription:
-        """Begins to follow the commits of an execution. End it with `unsubscribe`."""
-        subscription = Subscription(execution_id)
-        self._subscriptions.setdefault(execution_id, []).append(subscription)
-        return subscription
-
-    def unsubscribe(self, subscription: Subscription) -> None:
-        """Ends it."""
-        others = self._subscriptions[subscription.execution_id]
-        others.remove(subscription)
-        if not others:
-            del self._subscriptions[subscription.execution_id]
-
-    def renew_subscriptions(self) -> None:
-        """Tells all readers to read the log again: something may have been committed that we were not told about."""
-        for subscriptions in self._subscriptions.values():
-            for subscription in subscriptions:
-                subscription.overflown = True
-                subscription.arrived.set()
-
-    def end_subscriptions(self) -> None:
-        """Tells all readers to go on elsewhere, or later."""
-        for subscriptions in self._subscriptions.values():
-            for subscription in subscriptions:
-                subscription.ended = True
-                subscription.arrived.set()
-
-    def _publish(self, turn: Turn, refused: frozenset[int]) -> None:
-        if not self._subscriptions:
-            return
-        for execution_id, draft in turn.drafts.items():
-            if not draft.events or draft.execution.shard in refused:
-                continue
-            subscriptions = self._subscriptions.get(execution_id)
-            if subscriptions is None:
-                continue
-            chunk = logged_chunk(draft)
-            for subscription in subscriptions:
-                if len(subscription.chunks) >= SUBSCRIPTION_LIMIT:
-                    subscription.chunks.clear()
-                    subscription.overflown = True
-                subscription.chunks.append(chunk)
-                subscription.arrived.set()
-
     def execution(self, execution_id: str) -> Execution | None:
         """An execution that is in memory. What it says may not be committed yet: await `committed` before answering."""
         return self.core.executions.get(execution_id)
 
-
-def logged_chunk(draft: Draft) -> LoggedChunk:
-    """A committed draft, as readers of the log see it."""
-    last = draft.first_sequence + sum(map(sequence_count, draft.events)) - 1
-    return LoggedChunk(
-        first_sequence=draft.first_sequence, last_sequence=last, time_ms=draft.now_ms, events=draft.events
-    )
+    @property
+    def forgotten_ms(self) -> int:
+        """All executions that were accepted later than this are in memory."""
+        return self.core.ledger.forgotten_ms

@@ -11,7 +11,7 @@ from hashlib import sha256
 
 from nodeflow_scheduler.domain.callers import cancelled_already, request_id_reused
 from nodeflow_scheduler.domain.execution import Execution
-from nodeflow_scheduler.domain.identity import execution_id_of_request, new_execution_id, shard_of
+from nodeflow_scheduler.domain.identity import execution_id_of_request, new_execution_id, shard_of, time_in_ms
 from nodeflow_scheduler.domain.messages import Cancel, Submit
 from nodeflow_scheduler.domain.workflow import Workflow
 from nodeflow_scheduler.driver import Driver
@@ -22,6 +22,7 @@ from nodeflow_shared.errors import FieldViolation, InvalidInput, NodeflowError, 
 
 SUBMISSIONS_LIMIT = 10_000
 REQUEST_ID_LIMIT = 256
+CLOCK_SKEW_MS = 1_000
 LABELS_LIMIT = 64
 LABEL_VALUE_LIMIT = 256
 _LABEL_KEY = re.compile(r"[A-Za-z0-9._/-]{1,63}")
@@ -172,7 +173,11 @@ class Intake:
 
         Raises AlreadyExists if they asked for something else.
         """
-        asked = [checked[position][0] for position, submission in enumerate(submissions) if submission.request_id]
+        asked = [
+            checked[position][0]
+            for position, submission in enumerate(submissions)
+            if submission.request_id and not self._is_fresh(submission.request_id)
+        ]
         unknown = dict.fromkeys(each for each in asked if self._driver.execution(each) is None)
         if not unknown:
             return {}
@@ -183,6 +188,15 @@ class Intake:
             if record is not None and self._driver.execution(execution_id) is None:
                 known[position] = _same(record, digest)
         return known
+
+    def _is_fresh(self, request_id: str) -> bool:
+        """Whether an execution under this key could only be one that is in memory: this spares the index a question.
+
+        A caller's clock that is ahead by more than CLOCK_SKEW_MS can make this wrong. Then the log refuses the second
+        beginning of an execution, the shard is loaded again, and the caller's next try gets its answer from the index.
+        """
+        drawn_ms = time_in_ms(request_id)
+        return drawn_ms is not None and drawn_ms > self._driver.forgotten_ms + CLOCK_SKEW_MS
 
     def _shard_of(self, execution_id: str) -> int:
         """The shard of an execution. Raises Unavailable before the number of shards is known."""

@@ -140,7 +140,7 @@ class Ownership:
         # No await between these: reports on the new claims must come after the shards, and none on earlier claims may.
         self._workers.claim(list(self._held.values()))
         self._driver.inbox.push(ShardsAcquired(leases=granted.leases, executions=executions))
-        self._driver.renew_subscriptions()
+        self._driver.publisher.renew()
         _log.info("shards_acquired", shards=len(granted.leases), open_executions=len(executions))
 
     # -------------------------------------------------------------------- renew

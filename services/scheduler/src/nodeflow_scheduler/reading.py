@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.identity import is_execution_id
-from nodeflow_scheduler.driver import Driver, Subscription
+from nodeflow_scheduler.driver import Driver
 from nodeflow_scheduler.library import Library
 from nodeflow_scheduler.ports import Catalogue, Journal, LoggedChunk
+from nodeflow_scheduler.publishing import Subscription
 from nodeflow_shared.errors import FieldViolation, InvalidInput, NotFound, Unavailable
 
 CACHED_EXECUTIONS = 64
@@ -87,11 +88,12 @@ class Reading:
         The subscription begins before the log is read, and what both have is given once: so there is neither gap nor
         repeat. The first chunk may begin before the event that was asked for.
         """
-        subscription = self._driver.subscribe(execution_id)
+        publisher = self._driver.publisher
+        subscription = publisher.subscribe(execution_id)
         sequence = after_sequence
         try:
             while True:
-                async for chunk in self._journal.chunks(execution_id, sequence):
+                async for chunk in self._past(execution_id, sequence):
                     yield chunk
                     sequence = chunk.last_sequence
                     if chunk.is_final:
@@ -106,7 +108,16 @@ class Reading:
                     if chunk.is_final:
                         return
         finally:
-            self._driver.unsubscribe(subscription)
+            publisher.unsubscribe(subscription)
+
+    async def _past(self, execution_id: str, after_sequence: int) -> AsyncIterator[LoggedChunk]:
+        recent = self._driver.publisher.recent(execution_id, after_sequence)
+        if recent is None:
+            async for chunk in self._journal.chunks(execution_id, after_sequence):
+                yield chunk
+        else:
+            for chunk in recent:
+                yield chunk
 
 
 async def follow(subscription: Subscription) -> AsyncIterator[LoggedChunk]:

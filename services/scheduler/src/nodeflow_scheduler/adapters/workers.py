@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as manager_pb2
@@ -22,7 +23,9 @@ from nodeflow_scheduler.domain.messages import (
 )
 from nodeflow_scheduler.ports import Prepared
 from nodeflow_scheduler.wire.attempts import assignment_batch, held_of, keys_of, updates_of
+from nodeflow_shared.errors import IllegalState, StaleLease, Unavailable
 from nodeflow_shared.retry import Backoff, keep_connected
+from nodeflow_shared.status import from_rpc_error
 from nodeflow_shared.streams import Inbox, Outbox
 
 OUTBOX_LIMIT = 4_096
@@ -30,6 +33,9 @@ OUTBOX_LIMIT = 4_096
 
 Beyond it the stream is ended: what was lost is learned at the next attachment.
 """
+
+GENERATIONS = 1 << 32
+"""Reports of a session that one stream can tell apart. Beyond this adapter their numbers grow over all streams."""
 
 STOP_GRACE_S = 5
 """How long a running attempt may take to stop after a cancellation."""
@@ -54,9 +60,7 @@ class GrpcWorkers:
 
     def assign(self, manager: str, session_id: str, generation: int, prepared: Sequence[Prepared]) -> None:
         """See the port."""
-        batch = assignment_batch(prepared)
-        part = manager_pb2.SessionAssignments(session_id=session_id, batch=batch, generation=generation)
-        self._links[manager].send(manager_pb2.CoordinateRequest(assignments=[part]))
+        self._links[manager].assign(session_id, generation, prepared)
 
     def acknowledge(self, manager: str, acks: Mapping[str, list[int]]) -> None:
         """See the port."""
@@ -93,6 +97,7 @@ class ManagerLink:
         self._claims: list[manager_pb2.ShardClaim] = []
         self._claimed = asyncio.Event()
         self._outbox: Outbox[manager_pb2.CoordinateRequest] | None = None
+        self._attachment = 0
         self._backoff = Backoff()
 
     async def run(self) -> None:
@@ -105,6 +110,16 @@ class ManagerLink:
         self._claims = [manager_pb2.ShardClaim(shard=each.shard, fencing_token=each.token) for each in leases]
         self._detach()
         self._claimed.set()
+
+    def assign(self, session_id: str, generation: int, prepared: Sequence[Prepared]) -> None:
+        """Hands out attempts, unless they were decided on what a session reported over an earlier stream."""
+        attachment, reported = divmod(generation, GENERATIONS)
+        if attachment != self._attachment:
+            return  # Its loss is in the inbox: what was handed out is in doubt then, and made up for.
+        part = manager_pb2.SessionAssignments(
+            session_id=session_id, batch=assignment_batch(prepared), generation=reported
+        )
+        self.send(manager_pb2.CoordinateRequest(assignments=[part]))
 
     def send(self, request: manager_pb2.CoordinateRequest) -> None:
         """Queues a message; drops it when there is no stream, and ends a stream that does not read."""
@@ -126,6 +141,7 @@ class ManagerLink:
             )
         )
         self._outbox = outbox
+        self._attachment += 1
         try:
             async for response in self._stub.Coordinate(outbox):
                 if self._outbox is not outbox:
@@ -133,6 +149,12 @@ class ManagerLink:
                 self._backoff.reset()
                 self._pass_on(response)
                 await self._inbox.room()
+        except grpc.RpcError as error:
+            refusal = from_rpc_error(error)
+            if not isinstance(refusal, IllegalState | StaleLease):
+                raise
+            # A claim is stale: the shard is another's, which the renewal of its lease will tell. Until then try again.
+            raise Unavailable(refusal.message, reason=refusal.reason) from error
         finally:
             if self._outbox is outbox:
                 self._detach()
@@ -153,7 +175,7 @@ class ManagerLink:
                 )
             )
         for held in response.held:
-            push(held_of(held))
+            push(held_of(held, first_generation=self._attachment * GENERATIONS))
         for updates in response.updates:
             push(updates_of(updates.session_id, updates.updates))
         for changed in response.capacities:

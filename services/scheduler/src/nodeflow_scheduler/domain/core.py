@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from nodeflow_scheduler.domain.callers import Callers
+from nodeflow_scheduler.domain.events import NOT_DELIVERED
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.failures import Failure, FailureKind
 from nodeflow_scheduler.domain.ledger import Ledger, Limits, not_ours
@@ -88,7 +89,7 @@ class Core:
         placement = self.placement
         if placement.doubtful and placement.certain(self._managers):
             doubtful, placement.doubtful = placement.doubtful, set()
-            self._reports.lose(turn, doubtful, "NOT_DELIVERED")
+            self._reports.lose(turn, doubtful, NOT_DELIVERED)
         self.ledger.advance(turn)
         self.ledger.write(turn)
         return turn
@@ -108,6 +109,8 @@ class Core:
             if shard not in void:
                 acks[session_id].append(result_id)
         outgoing.acks = acks
+        for session_id in acks:
+            self.placement.on_acknowledged(session_id)
         for draft in turn.drafts.values():
             if draft.execution.shard not in void:
                 self._commit_draft(turn, draft, outgoing)
@@ -172,6 +175,7 @@ class Core:
             self.placement.on_manager_lost(manager)
         for lease in acquired.leases:
             self.ledger.leases[lease.shard] = lease
+        self.ledger.forgotten_ms = turn.now_ms  # Those that are over were not loaded.
         for execution in acquired.executions:
             self.ledger.adopt(turn, execution)
             for task in execution.live_tasks():

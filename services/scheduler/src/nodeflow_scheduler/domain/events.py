@@ -71,6 +71,10 @@ class TaskFailed:
     """When the next attempt is due; 0 when there is none."""
 
 
+NOT_DELIVERED = "NOT_DELIVERED"
+"""The one reason of a loss that does not count against a task: it never reached a worker."""
+
+
 @dataclass(slots=True)
 class AttemptsLost:
     """Attempts that nobody executes any more."""

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import ClassVar
 
 from nodeflow_scheduler.domain.events import (
+    NOT_DELIVERED,
     AttemptsLost,
     CancelRequested,
     Event,
@@ -225,7 +226,8 @@ class Execution:
     def _apply_lost(self, event: AttemptsLost, _time_ms: int, _token: int) -> None:
         for task in event.tasks:
             self.states[task] = _LOSE[self.states[task]] or self._refuse(event, task)
-            self.lost_counts[task] = self.lost_counts.get(task, 0) + 1
+            if event.reason != NOT_DELIVERED:
+                self.lost_counts[task] = self.lost_counts.get(task, 0) + 1
 
     def _apply_skipped(self, event: TasksSkipped, time_ms: int, _token: int) -> None:
         for task in event.tasks:
@@ -264,6 +266,7 @@ class Execution:
         self.result = event.outputs
         self.failure = event.failure
         self.finish_ms = time_ms
+        self.ready, self.settled, self.broken = [], [], []
 
     # The functions take the event type of their key; a dict cannot say so.
     _APPLY: ClassVar[dict[type, Callable[..., None]]] = {

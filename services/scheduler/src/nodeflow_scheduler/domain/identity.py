@@ -26,6 +26,13 @@ def new_execution_id(now_ms: int, random: bytes) -> str:
     return str(UUID(bytes=bytes(value)))
 
 
+def time_in_ms(request_id: str) -> int | None:
+    """When a key was drawn, if it is a version 7 UUID: nothing can have been submitted under it before."""
+    if not is_execution_id(request_id) or request_id[14] != "7":
+        return None
+    return int(request_id[:8] + request_id[9:13], 16)
+
+
 def is_execution_id(text: str) -> bool:
     """Whether it is a whole id, not a prefix or an alias."""
     return _UUID.fullmatch(text) is not None

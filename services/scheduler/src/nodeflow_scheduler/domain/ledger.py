@@ -42,6 +42,8 @@ class Ledger:
         self.timers = Timers(self._fits)
         self._shelf = Shelf(bytes_of=self.shelf.bytes_of, require=self.shelf.require)
         self._finished: OrderedDict[str, None] = OrderedDict()
+        self.forgotten_ms = 0
+        """All executions of our shards that were accepted later than this are in memory."""
         self._turn_count = 0
         self._void_until: dict[int, int] = {}
 
@@ -122,7 +124,8 @@ class Ledger:
             return
         self._finished[execution.execution_id] = None
         while len(self._finished) > self.limits.finished_executions:
-            self.executions.pop(self._finished.popitem(last=False)[0], None)
+            forgotten = self.executions.pop(self._finished.popitem(last=False)[0])
+            self.forgotten_ms = max(self.forgotten_ms, forgotten.start_ms)
 
     # ------------------------------------------------------------------ shards
 

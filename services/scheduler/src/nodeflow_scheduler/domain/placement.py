@@ -55,7 +55,7 @@ class Session:
     """The last `held` report; 0 before the first, and then nothing may be handed out."""
     live: set[Key] = field(default_factory=set)
     withheld: bool = False
-    """It refused something; nothing more until an attempt ends there or its bid changes."""
+    """It refused something; nothing more until an attempt or its acknowledgement makes room, or its bid changes."""
 
     @property
     def free_slots(self) -> int:
@@ -86,9 +86,7 @@ class Placement:
     def on_opened(self, session: Session) -> None:
         """A session is known from now on. What an earlier one of the same id held is in doubt until it reports."""
         before = self.sessions.get(session.session_id)
-        if before is not None and before.manager == session.manager:
-            session.live, session.generation = before.live, before.generation
-        elif before is not None:
+        if before is not None:
             self.doubtful |= before.live
         self.sessions[session.session_id] = session
 
@@ -113,6 +111,12 @@ class Placement:
         """A session ended; returns what it held."""
         session = self.sessions.pop(session_id, None)
         return session.live if session is not None else set()
+
+    def on_acknowledged(self, session_id: str) -> None:
+        """A session was told that results are committed, which may have been what it had no room for."""
+        session = self.sessions.get(session_id)
+        if session is not None:
+            session.withheld = False
 
     def on_refused(self, session_id: str, refused: Iterable[Key]) -> set[Key]:
         """A session did not take attempts; returns those that it had to answer for, and no longer does."""

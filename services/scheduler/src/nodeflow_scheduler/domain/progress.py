@@ -116,7 +116,7 @@ class Draft:
         """Attempts are lost. They are tried again at once, and do not count as tries of the user's."""
         execution = self.execution
         self.add(AttemptsLost(tasks, [execution.attempts[task] for task in tasks], reason))
-        again = [task for task in tasks if execution.lost_counts[task] < LOST_ATTEMPTS_LIMIT]
+        again = [task for task in tasks if execution.lost_counts.get(task, 0) < LOST_ATTEMPTS_LIMIT]
         for task in sorted(set(tasks).difference(again)):
             self.add(TaskFailed(task, execution.attempts[task], lost_too_often(LOST_ATTEMPTS_LIMIT), 0))
         self.queue(again)

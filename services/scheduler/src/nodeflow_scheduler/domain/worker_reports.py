@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from nodeflow_scheduler.domain.events import NOT_DELIVERED
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.failures import Failure, FailureKind
 from nodeflow_scheduler.domain.ledger import Ledger
@@ -177,7 +178,7 @@ class WorkerReports:
         missing = self._placement.on_held(held.session_id, held.generation, keys, finished)
         self._placement.doubtful -= finished
         self._take_results(turn, held.session_id, held.results)
-        self.lose(turn, missing, "NOT_DELIVERED")
+        self.lose(turn, missing, NOT_DELIVERED)
         turn.stops.extend(ref for ref in held.live if ref.shard in self._ledger.leases and self._grant_of(ref) is None)
 
     def on_session_opened(self, _turn: Turn, opened: SessionOpened) -> None:

@@ -64,11 +64,11 @@ def updates_of(session_id: str, message: attempt_pb2.AttemptUpdates) -> Updates:
     )
 
 
-def held_of(message: manager_pb2.SessionHeld) -> Held:
-    """What a worker holds."""
+def held_of(message: manager_pb2.SessionHeld, *, first_generation: int = 0) -> Held:
+    """What a worker holds. Its generation is counted from `first_generation`."""
     return Held(
         session_id=message.session_id,
-        generation=message.generation,
+        generation=first_generation + message.generation,
         live=refs_of(message.held.live),
         results=reports_of(message.held.unacknowledged),
     )

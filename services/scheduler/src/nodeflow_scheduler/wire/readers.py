@@ -51,9 +51,8 @@ def execution_message(execution: Execution, *, full: bool = True) -> execution_p
         finish_time=timestamp_or_none(execution.finish_ms),
         task_counts=task_counts(execution),
         last_sequence=execution.sequence,
+        cancel_reason=execution.cancel_reason or "",
     )
-    if execution.cancel_reason is not None:
-        message.cancel_reason = execution.cancel_reason
     if full:
         message.inputs.CopyFrom(payload_pb2.Payload(data=origin.inputs))
         if execution.result is not None:
@@ -105,9 +104,8 @@ def task_message(execution: Execution, task: int, *, full: bool) -> execution_pb
         worker_id=execution.worker_ids.get(task, ""),
         start_time=timestamp_or_none(execution.starts_ms.get(task, 0)),
         finish_time=timestamp_or_none(execution.finishes_ms[task]),
+        item_count=len(expansion.items) if expansion is not None else 0,
     )
-    if expansion is not None:
-        message.item_count = len(expansion.items)
     if full and execution.states[task] == TaskState.COMPLETED:
         message.output.CopyFrom(payload_of(execution.output(task)))
     return message
@@ -148,15 +146,13 @@ def listed_workflow_message(record: store_pb2.WorkflowRecord) -> workflow_pb2.Wo
 
 
 def _node_message(workflow: Workflow, node: NodeSpec) -> workflow_pb2.Node:
-    message = workflow_pb2.Node(
+    return workflow_pb2.Node(
         name=node.name,
         dependencies=[workflow.nodes[each].name for each in node.dependencies],
         summary=node.function,
         mapped=node.map is not None,
+        condition=node.when.text if node.when is not None else "",
     )
-    if node.when is not None:
-        message.condition = node.when.text
-    return message
 
 
 # ---------------------------------------------------------------------- events
