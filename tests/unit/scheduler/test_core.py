@@ -1,0 +1,546 @@
+"""The core: given inputs, when a turn, then exactly what is appended, told and handed out."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.scheduler.making import (
+    ATTACHED,
+    BROKEN,
+    FLAKY,
+    SHARD,
+    START_MS,
+    TOKEN,
+    Caller,
+    Lab,
+    acquired,
+    cancel,
+    chain,
+    closed,
+    columns,
+    held,
+    opened,
+    ref,
+    report,
+    submit,
+    updates,
+    workflow,
+)
+
+from nodeflow_scheduler.domain.core import Core
+from nodeflow_scheduler.domain.events import (
+    AttemptsLost,
+    ExecutionStarted,
+    TaskFailed,
+    TasksCompleted,
+    TasksQueued,
+    TasksStarted,
+)
+from nodeflow_scheduler.domain.execution import Execution
+from nodeflow_scheduler.domain.ledger import Limits
+from nodeflow_scheduler.domain.lifecycle import ExecutionState, TaskState
+from nodeflow_scheduler.domain.messages import (
+    AttemptRef,
+    CapacityChanged,
+    ManagerLost,
+    Report,
+    ShardsLost,
+    Stopped,
+    Tick,
+)
+from nodeflow_shared.errors import AlreadyExists, IllegalState, NodeflowError, NotFound, Overloaded, Unavailable
+
+REFUSED = frozenset({SHARD})
+LOST = ShardsLost(shards=REFUSED)
+
+
+def running(lab: Lab, count: int = 1, execution_id: str = "e1", **node: object) -> None:
+    """Submits an execution of independent nodes and hands all of them out."""
+    lab.step(submit(workflow({f"n{n}": dict(node) for n in range(count)}), execution_id))
+    lab.assigned()
+
+
+# ------------------------------------------------------------------ submissions
+
+
+def test_a_submission_is_one_write_and_is_answered_after_its_commit() -> None:
+    lab, caller = Lab.ready(), Caller()
+    turn = lab.core.step([submit(chain(2), caller=caller)], START_MS + 5)
+    execution = lab.execution()
+    (write,) = turn.writes
+    assert (write.shard, write.token, write.expected_offset) == (SHARD, TOKEN, 0)
+    assert [draft.events for draft in write.drafts] == [
+        [
+            ExecutionStarted("t", "w", execution.workflow.revision, b"{}", "r", b"d", {"team": "a"}, 0),
+            TasksQueued([0], [1]),
+        ]
+    ]
+    (entry,) = write.entries
+    assert (entry.execution, entry.state, entry.task_count) == (execution, ExecutionState.RUNNING, 2)
+    assert caller.answers == []
+    assert lab.assigned() == {}
+    lab.commit(turn)
+    assert caller.only is execution
+    assert lab.assigned() == {"s1": [("e1", 0, 1)]}
+
+
+def test_offsets_count_events_and_turns_follow_each_other_before_any_is_committed() -> None:
+    lab = Lab.ready()
+    first = lab.core.step([submit(chain(2)), submit(chain(1), "e2")], START_MS)
+    second = lab.core.step([submit(chain(1), "e3")], START_MS)
+    assert [write.expected_offset for write in (*first.writes, *second.writes)] == [0, 4]
+    assert lab.core.ledger.leases[SHARD].next_offset == 6
+
+
+def test_writes_are_in_the_order_of_their_shards() -> None:
+    lab = Lab.ready()
+    lab.step(acquired(shard=2), acquired(shard=9))
+    turn = lab.core.step([submit(chain(1), f"e{shard}", shard=shard) for shard in (9, SHARD, 2)], START_MS)
+    assert [write.shard for write in turn.writes] == [2, SHARD, 9]
+
+
+def test_a_repeated_submission_finds_its_execution_and_another_body_is_refused() -> None:
+    lab = Lab.ready()
+    first, repeat, other = Caller(), Caller(), Caller()
+    lab.step(submit(chain(1), caller=first), submit(chain(1), caller=repeat))
+    assert lab.step(submit(chain(1), caller=other, digest=b"another")) == []
+    assert first.only is repeat.only is lab.execution()
+    error = other.only
+    assert isinstance(error, AlreadyExists)
+    assert (error.reason, error.metadata) == ("REQUEST_ID_REUSED", {"execution_id": "e1"})
+
+
+def test_beyond_its_limit_a_scheduler_takes_no_more() -> None:
+    lab = Lab.ready(Limits(open_executions=2))
+    callers = [Caller() for _ in range(3)]
+    lab.step(*(submit(chain(1), f"e{n}", caller=caller) for n, caller in enumerate(callers)))
+    error = callers[2].only
+    assert isinstance(error, Overloaded)
+    assert error.retry_after_s
+    assert "e2" not in lab.core.executions
+    lab.step(updates(results=[report(0, execution_id="e0")]))
+    again = Caller()
+    lab.step(submit(chain(1), "e2", caller=again))
+    assert again.only is lab.execution("e2")
+
+
+def test_executions_that_are_over_stay_for_readers_until_there_are_too_many() -> None:
+    lab = Lab.ready(Limits(finished_executions=2))
+    for number in range(4):
+        lab.step(submit(chain(1), f"e{number}"))
+        lab.step(updates(results=[report(0, execution_id=f"e{number}")]))
+    assert list(lab.core.executions) == ["e2", "e3"]
+    assert lab.core.ledger.open_count == 0
+
+
+def test_shards_of_others_are_not_served() -> None:
+    lab = Lab.ready()
+    started, cancelled = Caller(), Caller()
+    assert lab.step(submit(chain(1), shard=6, caller=started), cancel(shard=6, caller=cancelled)) == []
+    assert isinstance(started.only, Unavailable)
+    assert isinstance(cancelled.only, Unavailable)
+
+
+# ---------------------------------------------------------------- cancellations
+
+
+def test_a_cancellation_is_answered_and_a_repeat_changes_nothing() -> None:
+    lab, first, repeat = Lab.ready(), Caller(), Caller()
+    running(lab)
+    lab.step(cancel(caller=first))
+    assert lab.step(cancel(caller=repeat)) == []
+    assert first.only is repeat.only is lab.execution()
+    assert lab.execution().state is ExecutionState.CANCELLED
+    assert lab.execution().cancel_reason == "enough"
+
+
+def test_what_is_over_or_unknown_or_anothers_cannot_be_cancelled() -> None:
+    lab = Lab.ready()
+    running(lab)
+    unknown, foreign, late = Caller(), Caller(), Caller()
+    lab.step(cancel("nothing", caller=unknown), cancel(caller=foreign, tenant="somebody"))
+    lab.step(updates(results=[report(0)]))
+    assert lab.step(cancel(caller=late)) == []
+    assert isinstance(unknown.only, NotFound)
+    assert isinstance(foreign.only, NotFound)
+    assert isinstance(late.only, IllegalState)
+    assert "is COMPLETED already" in late.only.message
+
+
+# ---------------------------------------------------------------------- results
+
+
+def test_a_result_is_acknowledged_after_its_commit() -> None:
+    lab = Lab.ready()
+    running(lab)
+    turn = lab.core.step([updates(results=[report(0, result_id=44)])], START_MS)
+    outgoing = lab.core.commit(turn, frozenset())
+    assert outgoing.acks == {"s1": [44]}
+    assert lab.core.placement.sessions["s1"].live == set()
+
+
+def test_a_result_counts_once_and_every_copy_is_acknowledged() -> None:
+    lab = Lab.ready()
+    running(lab, 2)
+    assert lab.step(
+        updates(results=[report(0, b"1"), report(0, b"2", result_id=8), report(0, BROKEN, result_id=9)])
+    ) == [TasksCompleted([0], [1], [b"1"])]
+    assert lab.outgoing.acks == {"s1": [1, 8, 9]}
+    assert lab.step(updates(results=[report(0, b"3", result_id=10)])) == []
+    assert lab.outgoing.acks == {"s1": [10]}
+    assert lab.execution().output(0) == b"1"
+
+
+def test_a_failure_before_a_success_of_the_same_attempt_is_what_counts() -> None:
+    lab = Lab.ready()
+    running(lab, 2)
+    assert lab.step(updates(results=[report(0, BROKEN), report(0, b"1", result_id=5)])) == [TaskFailed(0, 1, BROKEN, 0)]
+    assert lab.outgoing.acks == {"s1": [1, 5]}
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        report(0, attempt=2),
+        report(0, attempt=0, token=0),
+        report(0, token=TOKEN - 1),
+        report(0, token=TOKEN + 1),
+        report(99),
+        report(0, execution_id="unknown"),
+        report(1),
+    ],
+)
+@pytest.mark.parametrize("outcome", [b"1", FLAKY, Stopped()])
+def test_stale_reports_change_nothing_and_are_acknowledged(stale: Report, outcome: object) -> None:
+    lab = Lab.ready()
+    lab.step(submit(chain(2, retry=3)))
+    lab.assigned()
+    before = columns(lab.replayed())
+    assert lab.step(updates(results=[stale._replace(outcome=outcome, result_id=3)])) == []  # type: ignore[arg-type]  # the values above
+    assert lab.outgoing.acks == {"s1": [3]}
+    assert columns(lab.execution()) == before
+
+
+def test_a_mapped_node_as_a_whole_has_no_attempt_to_report_on() -> None:
+    lab = Lab.ready()
+    lab.step(submit(workflow({"m": {"map": "${inputs.xs}"}}, inputs={"xs": {"type": "array"}}), inputs=b'{"xs":[1]}'))
+    assert lab.step(updates(results=[report(0, attempt=0, token=0)])) == []
+    assert lab.execution().states[0] == TaskState.RUNNING
+
+
+def test_results_during_a_backoff_are_too_late() -> None:
+    lab = Lab.ready()
+    running(lab, retry=2)
+    lab.step(updates(results=[report(0, FLAKY)]))
+    assert lab.step(updates(results=[report(0, result_id=2)]), updates(started=[ref(0)])) == []
+    assert lab.outgoing.acks == {"s1": [2]}
+
+
+def test_results_of_shards_of_others_are_neither_taken_nor_acknowledged() -> None:
+    lab = Lab.ready()
+    running(lab)
+    assert lab.step(updates(results=[report(0, shard=6)])) == []
+    assert lab.outgoing.acks == {}
+    assert lab.execution().states[0] == TaskState.QUEUED
+
+
+def test_a_result_frees_its_slot_even_for_an_execution_that_is_gone() -> None:
+    lab = Lab.ready(slots=1)
+    running(lab)
+    lab.step(cancel())
+    lab.step(submit(chain(1), "e2"))
+    assert lab.assigned() == {}
+    lab.step(updates(results=[report(0, Stopped())]))
+    assert lab.assigned() == {"s1": [("e2", 0, 1)]}
+
+
+def test_an_attempt_that_a_worker_gave_up_is_made_up_for() -> None:
+    lab = Lab.ready()
+    running(lab)
+    assert lab.step(updates(started=[ref(0)], results=[report(0, Stopped())])) == [
+        TasksStarted([0], [1], "worker of s1"),
+        AttemptsLost([0], [1], "REFUSED"),
+        TasksQueued([0], [2]),
+    ]
+
+
+def test_a_start_and_its_result_in_one_turn() -> None:
+    lab = Lab.ready()
+    running(lab, 2)
+    assert lab.step(updates(started=[ref(0)]), updates(results=[report(0)])) == [
+        TasksStarted([0], [1], "worker of s1"),
+        TasksCompleted([0], [1], [b"1"]),
+    ]
+
+
+# --------------------------------------------------------------------- refusals
+
+
+def test_a_refused_attempt_goes_to_another_worker_as_it_is() -> None:
+    lab = Lab.ready(slots=1)
+    lab.step(submit(chain(1)))
+    assert lab.assigned() == {"s1": [("e1", 0, 1)]}
+    lab.step(opened("s2", slots=1), held("s2"))
+    assert lab.step(updates(refused=[ref(0)])) == []
+    assert lab.assigned() == {"s2": [("e1", 0, 1)]}
+    assert lab.step(updates(refused=[ref(0)])) == [], "a repeat gives nothing back"
+    assert lab.assigned() == {}
+
+
+def test_refusing_what_is_over_frees_the_slot() -> None:
+    lab = Lab.ready(slots=1)
+    running(lab)
+    lab.step(cancel())
+    lab.step(updates(refused=[ref(0)]))
+    assert lab.core.placement.sessions["s1"].live == set()
+    assert lab.live_grants() == []
+
+
+def test_refusing_what_had_begun_is_a_loss() -> None:
+    lab = Lab.ready()
+    running(lab)
+    lab.step(updates(started=[ref(0)]))
+    assert lab.step(updates(refused=[ref(0)])) == [AttemptsLost([0], [1], "REFUSED"), TasksQueued([0], [2])]
+
+
+# --------------------------------------------------------------------- sessions
+
+
+def test_what_a_closed_session_held_is_tried_again_elsewhere() -> None:
+    lab = Lab.ready()
+    running(lab, 3)
+    lab.step(updates(results=[report(1)]))
+    assert lab.step(closed()) == [AttemptsLost([0, 2], [1, 1], "WORKER_LOST"), TasksQueued([0, 2], [2, 2])]
+    assert lab.step(closed()) == []
+    assert lab.step(updates(results=[report(0, b"late")])) == []
+    lab.step(opened("s2"), held("s2"))
+    assert lab.assigned() == {"s2": [("e1", 0, 2), ("e1", 2, 2)]}
+
+
+def test_a_report_brings_results_and_shows_what_was_lost_on_the_way() -> None:
+    lab = Lab.ready()
+    running(lab, 4)
+    events = lab.step(held(live=[ref(1)], results=[report(2, result_id=12)], generation=2))
+    assert events == [
+        TasksCompleted([2], [1], [b"1"]),
+        AttemptsLost([0, 3], [1, 1], "NOT_DELIVERED"),
+        TasksQueued([0, 3], [2, 2]),
+    ]
+    assert lab.outgoing.acks == {"s1": [12]}
+    assert lab.core.placement.sessions["s1"].generation == 2
+
+
+def test_what_a_worker_holds_and_nobody_wants_is_stopped() -> None:
+    lab = Lab.ready()
+    running(lab, 2)
+    stale, foreign = ref(0, token=TOKEN - 1), ref(0, shard=6, execution_id="x")
+    lab.step(held(live=[ref(1), stale, foreign], generation=2))
+    assert lab.outgoing.stops == {"s1": [stale]}
+
+
+def test_a_report_of_an_unknown_session_is_ignored() -> None:
+    lab = Lab.ready()
+    running(lab)
+    assert lab.step(held("nobody", results=[report(0)])) == []
+
+
+def test_a_bid_that_grows_is_filled() -> None:
+    lab = Lab.ready(slots=1)
+    lab.step(submit(workflow({"a": {}, "b": {}, "c": {}})))
+    assert lab.assigned() == {"s1": [("e1", 0, 1)]}
+    lab.step(CapacityChanged(session_id="s1", slots=2, credits=1))
+    assert lab.assigned() == {"s1": [("e1", 1, 1), ("e1", 2, 1)]}
+    lab.step(CapacityChanged(session_id="nobody", slots=2, credits=1))
+
+
+def test_doubt_ends_only_when_every_session_has_reported() -> None:
+    lab = Lab.ready()
+    running(lab, 2)
+    assert lab.step(ManagerLost(manager="wm")) == []
+    assert lab.step(opened("s1"), opened("s2"), ATTACHED) == []
+    assert lab.step(held("s1", [ref(0)])) == [], "the other session may hold it"
+    assert lab.step(held("s2")) == [AttemptsLost([1], [1], "NOT_DELIVERED"), TasksQueued([1], [2])]
+    assert lab.core.placement.doubtful == set()
+
+
+def test_doubt_ends_with_the_session_that_did_not_come_back() -> None:
+    lab = Lab.ready()
+    running(lab)
+    lab.step(ManagerLost(manager="wm"))
+    lab.step(opened("s1"), ATTACHED)
+    assert lab.step(closed("s1")) == [AttemptsLost([0], [1], "NOT_DELIVERED"), TasksQueued([0], [2])]
+
+
+# ----------------------------------------------------------------------- shards
+
+
+def successor(lab: Lab, token: int = TOKEN + 1) -> Lab:
+    """Another scheduler that takes over from the log of a lab."""
+    other = Lab()
+    executions = [lab.replayed(each) for each, it in lab.core.executions.items() if not it.finished]
+    other.log = lab.log
+    other.now_ms = lab.now_ms
+    other.step(acquired(*executions, token=token, offset=lab.core.ledger.leases[SHARD].next_offset))
+    return other
+
+
+def test_attempts_are_adopted_under_their_old_tokens() -> None:
+    lab = Lab.ready()
+    lab.step(submit(workflow({"a": {}, "b": {}, "c": {"needs": ["a"]}})))
+    lab.assigned()
+    other = successor(lab)
+    assert other.core.placement.doubtful == {("e1", 0, 1), ("e1", 1, 1)}
+    assert other.step(opened(), held(live=[ref(0)]), ATTACHED) == [
+        AttemptsLost([1], [1], "NOT_DELIVERED"),
+        TasksQueued([1], [2]),
+    ]
+    assert other.assigned() == {"s1": [("e1", 1, 2)]}
+    assert other.step(updates(results=[report(0)])) == [TasksCompleted([0], [1], [b"1"]), TasksQueued([2], [1])]
+    assert other.execution().tokens == [TOKEN, TOKEN + 1, TOKEN + 1]
+    assert other.outgoing.acks == {"s1": [1]}
+
+
+def test_a_result_that_waited_for_a_new_scheduler_is_taken() -> None:
+    lab = Lab.ready()
+    running(lab)
+    other = successor(lab)
+    events = other.step(opened(), held(results=[report(0)]), ATTACHED)
+    assert events[0] == TasksCompleted([0], [1], [b"1"])
+    assert other.execution().state is ExecutionState.COMPLETED
+    assert other.core.placement.doubtful == set()
+
+
+def test_timers_are_taken_over() -> None:
+    lab = Lab.ready()
+    lab.step(
+        submit(workflow({"a": {"retry": {"attempts": 2, "backoff": {"initial": "10s", "jitter": 0}}}}, timeout="60s"))
+    )
+    lab.step(updates(results=[report(0, FLAKY)]))
+    other = successor(lab)
+    assert other.core.next_due_ms() == START_MS + 10_000
+    assert other.step(Tick(), after_ms=10_000) == [TasksQueued([0], [2])]
+    assert other.core.next_due_ms() == START_MS + 60_000
+
+
+def test_the_clock_of_a_shard_never_runs_backwards() -> None:
+    lab = Lab.ready()
+    lab.step(submit(chain(2)))
+    lab.now_ms -= 1_000
+    lab.step(updates(results=[report(0)]))
+    assert lab.execution().finishes_ms[0] == START_MS
+    lab.now_ms -= 1_000
+    other = successor(lab)
+    other.step(opened(), held(results=[report(1)]), ATTACHED)
+    assert other.execution().finish_ms == START_MS
+
+
+def test_a_lost_shard_leaves_memory_and_what_its_turn_decided() -> None:
+    lab, caller = Lab.ready(), Caller()
+    running(lab)
+    assert lab.step(submit(chain(1), "e2", caller=caller), updates(results=[report(0)]), LOST) == []
+    assert lab.core.executions == {}
+    assert lab.outgoing.acks == {}
+    assert isinstance(caller.only, Unavailable)
+    assert lab.live_grants() == []
+
+
+def test_a_refused_append_drops_the_shard_and_nothing_of_it_is_told() -> None:
+    lab, caller = Lab.ready(), Caller()
+    running(lab)
+    lab.step(submit(chain(1), "e2", caller=caller), updates(results=[report(0)]), refused=REFUSED)
+    assert isinstance(caller.only, Unavailable)
+    assert lab.outgoing.refused == REFUSED
+    assert lab.outgoing.acks == {}
+    assert lab.core.executions == {}
+    assert lab.assigned() == {}
+
+
+def test_what_was_decided_on_top_of_a_refused_append_never_happened_either() -> None:
+    lab = Lab.ready()
+    running(lab)
+    first, repeat = Caller(), Caller()
+    before = lab.core.step([submit(chain(1), "e2", caller=first), updates(results=[report(0)])], START_MS)
+    on_top = lab.core.step([submit(chain(1), "e2", caller=repeat), updates(results=[report(0)])], START_MS)
+    assert on_top.writes == []
+    lab.commit(before, REFUSED)
+    lab.commit(on_top)
+    assert isinstance(first.only, Unavailable)
+    assert isinstance(repeat.only, Unavailable)
+    assert lab.outgoing.acks == {}
+
+
+def test_a_shard_that_is_acquired_anew_is_served_anew() -> None:
+    lab = Lab.ready()
+    lab.step(submit(chain(1)), refused=REFUSED)
+    lab.step(acquired(token=TOKEN + 2, offset=0))
+    lab.step(opened(), held(), ATTACHED)
+    caller = Caller()
+    lab.step(submit(chain(1), caller=caller))
+    assert isinstance(caller.only, Execution)
+    assert lab.turn.writes[0].token == TOKEN + 2
+    assert lab.assigned() == {"s1": [("e1", 0, 1)]}
+
+
+def test_other_shards_go_on_when_one_is_refused() -> None:
+    lab = Lab.ready()
+    lab.step(acquired(shard=6))
+    lab.step(opened(), held(), ATTACHED)
+    callers = [Caller(), Caller()]
+    lab.step(submit(chain(1), caller=callers[0]), submit(chain(1), "e2", caller=callers[1], shard=6), refused=REFUSED)
+    assert isinstance(callers[0].only, NodeflowError)
+    assert callers[1].only is lab.execution("e2")
+    assert lab.assigned() == {"s1": [("e2", 0, 1)]}
+
+
+def test_an_acquisition_asks_all_workers_anew() -> None:
+    lab = Lab.ready()
+    running(lab)
+    lab.step(acquired(shard=6))
+    assert lab.core.placement.sessions == {}
+    assert lab.core.placement.doubtful == {("e1", 0, 1)}
+
+
+# ------------------------------------------------------- before and after commit
+
+
+def test_nothing_is_told_before_the_commit() -> None:
+    lab = Lab.ready()
+    running(lab, 2)
+    lab.core.step([updates(results=[report(0)]), cancel()], START_MS)
+    lab.core.step([submit(chain(1), "e2")], START_MS)
+    assert lab.assigned() == {}
+    assert lab.core.ledger.open_count == 2, "an execution is over once the log has it"
+
+
+def test_a_turn_with_nothing_to_write_says_nothing() -> None:
+    lab = Lab.ready()
+    running(lab)
+    turn = lab.core.step([Tick()], START_MS)
+    outgoing = lab.core.commit(turn, frozenset())
+    assert (turn.writes, outgoing.acks, outgoing.stops, outgoing.replies) == ([], {}, {}, [])
+
+
+def test_a_snapshot_is_written_after_so_many_events() -> None:
+    lab = Lab.ready(Limits(snapshot_every=8))
+    lab.step(submit(chain(6)))
+    written = []
+    for task in range(5):
+        lab.step(updates(results=[report(task)]))
+        written.append([each.execution_id for write in lab.turn.writes for each in write.snapshots])
+    assert written == [[], [], [], ["e1"], []]
+
+
+def test_timers_that_no_longer_fit_are_swept_out() -> None:
+    lab = Lab.ready()
+    compiled = workflow({"a": {}}, timeout="1h")
+    for number in range(3_000):
+        lab.step(submit(compiled, f"e{number}"))
+        lab.step(updates(results=[report(0, execution_id=f"e{number}")]))
+    assert len(lab.core.ledger.timers) < 2_000
+    lab.step(submit(compiled, "last"))
+    assert lab.step(Tick(), after_ms=3_600_000) != []
+    assert lab.execution("last").state is ExecutionState.FAILED
+
+
+def test_every_input_has_a_handler() -> None:
+    with pytest.raises(KeyError):
+        Core(["wm"]).step([AttemptRef("e", 0, 1, 0, 0)], 0)  # type: ignore[list-item]  # what is no input is a defect

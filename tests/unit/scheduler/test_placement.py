@@ -1,0 +1,171 @@
+"""Which worker gets which attempt, and who holds what."""
+
+from __future__ import annotations
+
+from tests.unit.scheduler.making import workflow
+
+from nodeflow_scheduler.domain.events import ExecutionStarted, TasksQueued
+from nodeflow_scheduler.domain.execution import Execution
+from nodeflow_scheduler.domain.placement import Grant, Key, Placement, Session
+
+
+def execution_of(count: int, execution_id: str = "e", shard: int = 0) -> Execution:
+    """An execution whose tasks are all queued for their first attempt."""
+    execution = Execution(execution_id, shard, workflow({f"n{n}": {} for n in range(count)}))
+    execution.apply(ExecutionStarted("t", "w", "r", b"{}", "", b"", {}, 0), 1, 1)
+    execution.apply(TasksQueued(list(range(count)), [1] * count), 1, 1)
+    return execution
+
+
+def key(task: int) -> Key:
+    return ("e", task, 1)
+
+
+def placed(
+    count: int, *bids: tuple[str, int, int], manager: str = "wm", reported: bool = True
+) -> tuple[Placement, Execution]:
+    """A placement with attempts in line and sessions of these names, slots and credits."""
+    placement, execution = Placement(), execution_of(max(count, 1))
+    for name, slots, spare in bids:
+        placement.on_opened(Session(session_id=name, worker_id=name, manager=manager, slots=slots, credits=spare))
+        if reported:
+            placement.on_held(name, 1, [], [])
+    placement.enqueue(execution, [(task, 1) for task in range(count)])
+    return placement, execution
+
+
+def handed(placement: Placement) -> dict[str, list[int]]:
+    return {name: [grant.task for grant in grants] for name, grants in placement.assign().items()}
+
+
+def test_free_slots_come_first_and_evenly() -> None:
+    placement, _ = placed(4, ("a", 4, 4), ("b", 4, 4))
+    assert handed(placement) == {"a": [0, 1], "b": [2, 3]}
+    assert handed(placement) == {}
+
+
+def test_small_workers_are_filled_and_large_ones_take_the_rest() -> None:
+    placement, _ = placed(9, ("large", 10, 0), ("small", 1, 0), ("middle", 3, 0))
+    assert handed(placement) == {"small": [0], "middle": [1, 2, 3], "large": [4, 5, 6, 7, 8]}
+
+
+def test_credits_are_used_when_no_slot_is_free_and_never_more() -> None:
+    placement, _ = placed(9, ("a", 2, 1), ("b", 1, 3))
+    assert handed(placement) == {"b": [0, 4, 5, 6], "a": [1, 2, 3]}
+    assert [grant.task for grant in placement.ready] == [7, 8]
+    assert handed(placement) == {}
+
+
+def test_nothing_is_handed_out_before_the_first_report() -> None:
+    placement, _ = placed(2, ("a", 4, 0), reported=False)
+    assert handed(placement) == {}
+    placement.on_held("a", 1, [], [])
+    assert handed(placement) == {"a": [0, 1]}
+
+
+def test_what_is_no_longer_wanted_is_passed_over() -> None:
+    placement, execution = placed(3, ("a", 1, 0))
+    execution.attempts[0] = 2
+    assert handed(placement) == {"a": [1]}
+    assert len(placement.ready) == 1
+
+
+def test_a_refusal_gives_back_what_the_session_answered_for_and_nothing_else() -> None:
+    placement, execution = placed(2, ("a", 2, 0), ("b", 1, 0))
+    placement.sessions["b"].slots = 0
+    assert handed(placement) == {"a": [0, 1]}
+    assert placement.on_refused("b", [key(0)]) == set()
+    assert placement.on_refused("a", [key(1), ("other", 0, 1)]) == {key(1)}
+    assert placement.on_refused("a", [key(1)]) == set()
+    assert placement.sessions["a"].live == {key(0)}
+    placement.put_back([Grant(execution, 1, 1)])
+    assert handed(placement) == {}, "nothing more for a session that refused"
+    placement.on_capacity("a", 2, 0)
+    assert handed(placement) == {"a": [1]}
+
+
+def test_what_is_put_back_goes_first_in_its_order() -> None:
+    placement, execution = placed(1, ("a", 3, 0))
+    later = execution_of(3, "f")
+    placement.put_back([Grant(later, 1, 1), Grant(later, 2, 1)])
+    assert [grant.key for grant in placement.assign()["a"]] == [("f", 1, 1), ("f", 2, 1), ("e", 0, 1)]
+    assert execution.execution_id == "e"
+
+
+def test_a_refusal_of_a_doubtful_attempt_removes_the_doubt() -> None:
+    placement, _ = placed(0, ("a", 1, 0))
+    placement.doubt(key(0))
+    assert placement.on_refused("a", [key(0)]) == {key(0)}
+    assert placement.doubtful == set()
+
+
+def test_a_report_says_what_was_lost_on_the_way() -> None:
+    placement, _ = placed(4, ("a", 4, 0))
+    placement.assign()
+    assert placement.on_held("a", 2, [key(1)], [key(2)]) == {key(0), key(3)}
+    assert placement.sessions["a"].live == {key(1)}
+    assert placement.sessions["a"].generation == 2
+
+
+def test_a_report_claims_doubtful_attempts() -> None:
+    placement, _ = placed(0, ("a", 4, 0))
+    placement.doubt(key(0))
+    placement.doubt(key(1))
+    assert placement.on_held("a", 2, [key(0)], []) == set()
+    assert placement.doubtful == {key(1)}
+    assert placement.sessions["a"].free_slots == 3
+
+
+def test_what_a_closed_session_held_is_lost_once() -> None:
+    placement, _ = placed(2, ("a", 4, 0))
+    placement.assign()
+    assert placement.on_closed("a") == {key(0), key(1)}
+    assert placement.on_closed("a") == set()
+    assert placement.holder_of(key(0)) is None
+
+
+def test_a_lost_manager_leaves_doubt_until_every_session_has_reported() -> None:
+    placement, _ = placed(2, ("a", 4, 0))
+    placement.on_manager_attached("wm")
+    placement.assign()
+    assert placement.certain(["wm"])
+    placement.on_manager_lost("wm")
+    assert placement.doubtful == {key(0), key(1)}
+    assert placement.sessions == {}
+    assert not placement.certain(["wm"])
+    placement.on_opened(Session(session_id="a", worker_id="a", manager="wm", slots=4))
+    placement.on_manager_attached("wm")
+    assert not placement.certain(["wm"]), "the session has not reported"
+    assert not placement.certain(["wm", "other"])
+    placement.on_held("a", 1, [key(0)], [])
+    assert placement.certain(["wm"])
+    assert placement.doubtful == {key(1)}
+
+
+def test_a_session_that_is_opened_again_must_report_what_it_holds() -> None:
+    placement, _ = placed(2, ("a", 4, 0))
+    placement.assign()
+    placement.on_opened(Session(session_id="a", worker_id="a", manager="wm", slots=4))
+    assert placement.doubtful == {key(0), key(1)}
+    assert (placement.sessions["a"].live, placement.sessions["a"].free_slots) == (set(), 0)
+    assert placement.on_held("a", 1, [key(0)], []) == set()
+    assert placement.sessions["a"].free_slots == 3
+    assert placement.doubtful == {key(1)}
+
+
+def test_an_acknowledgement_makes_room_where_something_was_refused() -> None:
+    placement, execution = placed(1, ("a", 1, 0))
+    placement.assign()
+    placement.on_refused("a", [key(0)])
+    placement.put_back([Grant(execution, 0, 1)])
+    assert handed(placement) == {}
+    placement.on_acknowledged("a")
+    placement.on_acknowledged("nobody")
+    assert handed(placement) == {"a": [0]}
+
+
+def test_attempts_of_forgotten_shards_are_not_handed_out() -> None:
+    placement, _ = placed(2, ("a", 4, 0))
+    placement.enqueue(execution_of(1, "f", shard=3), [(0, 1)])
+    placement.forget_shards(frozenset({0}))
+    assert [grant.key for grant in placement.assign()["a"]] == [("f", 0, 1)]
