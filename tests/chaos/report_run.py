@@ -103,12 +103,17 @@ class ReportRun:
 async def run_report(suite: Suite, disturb: Disturb = nothing) -> ReportRun:
     """Run the example to its end, with something done to the suite in the middle."""
     async with open_client(suite.address()) as client:
-        submitted = await client.submit(read_document(REPORT), request_id="report")
+        submitted = await client.submit(read_document(REPORT))
         followed = await follow(client, submitted.execution_id, disturb)
-        execution = await client.get(submitted.execution_id)
-        [report] = [task async for task in client.tasks(submitted.execution_id, node="report")]
-        output = (await client.task(submitted.execution_id, report.task_number)).output
-        graph = await graph_of(client, "stdlib-report")
+        return await outcome_of(client, followed)
+
+
+async def outcome_of(client: Client, followed: Followed) -> ReportRun:
+    """Return what the suite says of a run of the example that is over."""
+    execution = await client.get(followed.execution_id)
+    [report] = [task async for task in client.tasks(followed.execution_id, node="report")]
+    output = (await client.task(followed.execution_id, report.task_number)).output
+    graph = await graph_of(client, "stdlib-report")
     return ReportRun(followed=followed, state=execution.state, report=output.artifact.digest, graph=graph)
 
 

@@ -3,14 +3,29 @@
 import os
 import signal
 import time
+from contextlib import aclosing
 from pathlib import Path
 
 import psutil
 import pytest
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState
 from tests.chaos.conftest import Tell
-from tests.chaos.report_run import Progress, check_logs, check_run, history_of, run_report, silence_after_s
+from tests.chaos.report_run import (
+    MIDDLE,
+    REPORT,
+    Followed,
+    Progress,
+    check_logs,
+    check_run,
+    history_of,
+    outcome_of,
+    run_report,
+    silence_after_s,
+)
 from tests.support.suite import Suite, running
+
+from nodeflow_sdk.client import open_client
+from nodeflow_sdk.documents import read_document
 
 RECOVERY_S = 5.0
 
@@ -40,6 +55,41 @@ async def test_a_killed_process_costs_seconds_and_nothing_else(
     history = history_of(suite)
     check_run(history, run)
     first_s, silence_s = silence_after_s(history, killed_at[0])
+    assert run.followed.outages == (victim == "scheduler")
     tell(f"kill -9 of {victim}: first result after {first_s:.2f} s, longest silence {silence_s:.2f} s")
     assert silence_s < RECOVERY_S
     check_logs(suite)
+
+
+async def test_a_suite_that_was_killed_as_a_whole_goes_on_where_it_was(
+    undisturbed_report: str, tmp_path: Path, tell: Tell
+) -> None:
+    """Its processes end with the supervisor; a new suite on the same data has new processes and other ports."""
+    progress, sequences, cursor = Progress(), list[int](), ""
+    with running(tmp_path) as killed:
+        async with open_client(killed.address()) as client:
+            submitted = await client.submit(read_document(REPORT))
+            async with aclosing(client.watch(submitted.execution_id)) as responses:
+                async for response in responses:
+                    cursor = response.cursor
+                    for event in response.events:
+                        progress.take(event)
+                        sequences.append(event.sequence)
+                    if progress.share >= MIDDLE:
+                        break
+        killed.process.kill()
+        killed_at = time.time() * 1000
+    with running(tmp_path) as suite:
+        async with open_client(suite.address()) as client:
+            async for response in client.watch(submitted.execution_id, cursor):
+                sequences += [event.sequence for event in response.events]
+            followed = Followed(execution_id=submitted.execution_id, sequences=tuple(sequences), outages=1)
+            run = await outcome_of(client, followed)
+
+    assert ExecutionState.Name(run.state) == "EXECUTION_STATE_COMPLETED"
+    assert run.report == undisturbed_report
+    history = history_of(suite)
+    check_run(history, run)
+    check_logs(suite)
+    _, silence_s = silence_after_s(history, killed_at)
+    tell(f"kill -9 of the whole suite: longest silence {silence_s:.2f} s, the start of a new suite included")

@@ -109,9 +109,9 @@ def running(directory: Path, *options: str) -> Iterator[Suite]:
 
 
 def _wait_until_ready(suite: Suite) -> None:
-    """Return when suite.json is there, which `up` writes once every service is healthy."""
+    """Return when suite.json is there, which `up` writes once all is healthy; a killed `up` leaves its own behind."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    while read_record(suite.data_dir) is None:
+    while (record := read_record(suite.data_dir)) is None or record.pid != suite.process.pid:
         assert suite.process.poll() is None, f"the suite ended at its start: {suite.process.returncode}"
         assert time.monotonic() < deadline, "the suite is not ready in time"
         time.sleep(_POLL_S)
