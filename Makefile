@@ -58,6 +58,7 @@ lint: $(VENV)/dev.stamp  ## style, types, layers, protos
 
 in-step: $(VENV)/dev.stamp
 	$(BIN)/python scripts/gen.py --check
+	$(BIN)/python scripts/write_schema.py --check
 	$(BIN)/python scripts/draw_lifecycle.py --check
 
 format: $(VENV)/dev.stamp  ## format Python and protos in place
