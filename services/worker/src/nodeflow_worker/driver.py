@@ -29,7 +29,7 @@ _log = get_log()
 
 
 class Driver:
-    """One worker: its core, and the world that the core's instructions go to. `ready` is set while it is connected."""
+    """One worker: its core, and the world that the core's instructions go to. `ready` is set while it takes work."""
 
     def __init__(
         self,
@@ -187,10 +187,13 @@ class Driver:
         self.handle(replace(message, hello_sent_at=hello_sent_at))
         self._timers.lease_at(self._agent.lease.stops_at)
         outbound.open()
-        self._ready.set()
+        if not self._agent.draining:
+            self._ready.set()
 
     def _on_message(self, message: Incoming) -> None:
         self.handle(message)
+        if self._agent.draining:
+            self._ready.clear()
         if isinstance(message, events.BeatAnswered):
             self._timers.lease_at(self._agent.lease.stops_at)
 
