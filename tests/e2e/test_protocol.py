@@ -24,6 +24,7 @@ from nodeflow.worker_manager.v1.worker_manager_service_pb2_grpc import WorkerMan
 from tests.support.suite import Suite
 
 from nodeflow_sdk.client import open_client
+from nodeflow_sdk.suite.health import wait_until_healthy
 from nodeflow_shared.channel import open_channel
 
 BUF = Path(sys.executable).with_name("buf")
@@ -271,9 +272,11 @@ async def test_a_scheduler_that_drains_says_so_before_it_ends_a_stream(own_suite
                 await asyncio.sleep(0.01)
         process.terminate()
     assert order[2:] == ["not serving", "UNAVAILABLE"]
+    assert "exit_code=0" in await left(process, own_suite, "scheduler")
+    async with asyncio.timeout(20):
+        await wait_until_healthy(own_suite.address())
     held.release()
     await held.assert_its_result_counts()
-    assert "exit_code=0" in await left(process, own_suite, "scheduler")
 
 
 async def note_health(channel: grpc.aio.Channel, order: list[str]) -> None:

@@ -41,6 +41,9 @@ EXIT_CRASH: Final = 1
 EXIT_STARTUP: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
+# What those who watch the health get to hear of a stop before anything ends.
+NOTICE_S: Final = 0.05
+
 # What calls that are still open after the drain get: streams that no drain ends, such as watches of the health service.
 STREAM_GRACE_S: Final = 0.5
 
@@ -209,6 +212,8 @@ class _Process:
         await self._readiness.end()
         for task in side:
             task.cancel()
+        # The watches of the health service are streams like others: without this, those that drain would race them.
+        await asyncio.sleep(NOTICE_S)
         try:
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await self._service.drain()
