@@ -192,11 +192,13 @@ class Intake:
     def _is_fresh(self, request_id: str) -> bool:
         """Whether an execution under this key could only be one that is in memory: this spares the index a question.
 
-        A caller's clock that is ahead by more than CLOCK_SKEW_MS can make this wrong. Then the log refuses the second
-        beginning of an execution, the shard is loaded again, and the caller's next try gets its answer from the index.
+        A caller's clock that was ahead by more than CLOCK_SKEW_MS can make this wrong once. Then the log refuses the
+        second beginning of an execution, the shard is loaded again, and that makes the key an old one.
         """
         drawn_ms = time_in_ms(request_id)
-        return drawn_ms is not None and drawn_ms > self._driver.forgotten_ms + CLOCK_SKEW_MS
+        if drawn_ms is None:
+            return False
+        return self._driver.forgotten_ms + CLOCK_SKEW_MS < drawn_ms <= self._clock.now_ms() + CLOCK_SKEW_MS
 
     def _shard_of(self, execution_id: str) -> int:
         """The shard of an execution. Raises Unavailable before the number of shards is known."""

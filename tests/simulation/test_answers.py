@@ -1,0 +1,105 @@
+"""What callers are told of executions that a scheduler no longer has in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+from nodeflow.common.v1 import lifecycle_pb2 as life
+from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb
+from tests.simulation.scenarios import Scenario, simulate
+from tests.support.virtual_client import VirtualClient, document
+from tests.support.virtual_runners import Scripted, Value
+from tests.support.virtual_suite import SCHEDULER, VirtualSuite
+
+from nodeflow_scheduler.domain.identity import new_execution_id
+
+NODES = {"a": {"function": "f:quick"}}
+FAR_AHEAD_MS = 60_000
+SOON_S = 5
+
+
+def quick(arguments: dict[str, Any], attempt: int) -> tuple[float, Scripted]:
+    return 0.01, Value(1)
+
+
+def run(scenario: Scenario) -> None:
+    simulate({"f:quick": quick}, scenario)
+
+
+async def submit(client: VirtualClient, *request_ids: str) -> list[str]:
+    """Starts executions in one call, again for as long as the scheduler cannot answer."""
+    reference = pb.WorkflowReference(document=document(NODES))
+    submissions = [pb.Submission(request_id=each) for each in request_ids]
+    request = pb.SubmitExecutionsRequest(workflow=reference, submissions=submissions)
+    async with asyncio.timeout(SOON_S):
+        while True:
+            try:
+                return list((await client.stub.SubmitExecutions(request, timeout=30)).execution_ids)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                await asyncio.sleep(0.2)
+
+
+async def forget(suite: VirtualSuite) -> None:
+    """Lets the scheduler begin anew: what is over is in the log only."""
+    await suite.kill(SCHEDULER)
+    await suite.restart(SCHEDULER)
+    await suite.ready(SCHEDULER)
+
+
+def test_a_cancellation_of_what_is_over_and_forgotten_says_that_it_is_over() -> None:
+    async def scenario(suite: VirtualSuite, client: VirtualClient) -> None:
+        (execution_id,) = await submit(client, "key")
+        await client.finished(execution_id)
+        await forget(suite)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.cancel(execution_id, "too late")
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "is COMPLETED already" in (caught.value.details() or "")
+
+    run(scenario)
+
+
+def test_a_cancellation_of_what_was_cancelled_and_forgotten_is_answered_as_it_is() -> None:
+    async def scenario(suite: VirtualSuite, client: VirtualClient) -> None:
+        (execution_id,) = await submit(client, "key")
+        await client.cancel(execution_id, "first")
+        await forget(suite)
+        again = await client.cancel(execution_id, "second")
+        assert (again.state, again.cancel_reason) == (life.EXECUTION_STATE_CANCELLED, "first")
+
+    run(scenario)
+
+
+def test_repeats_in_one_call_find_what_is_over_and_forgotten() -> None:
+    async def scenario(suite: VirtualSuite, client: VirtualClient) -> None:
+        (execution_id,) = await submit(client, "key")
+        await client.finished(execution_id)
+        await forget(suite)
+        known, new, again = await submit(client, "key", "other", "key")
+        assert known == again == execution_id
+        assert new != execution_id
+        assert (await client.finished(new)).state == life.EXECUTION_STATE_COMPLETED
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("ahead_ms", [0, 500, FAR_AHEAD_MS])
+def test_a_repeat_under_a_key_of_a_clock_that_is_ahead_gets_its_answer(ahead_ms: int) -> None:
+    async def scenario(suite: VirtualSuite, client: VirtualClient) -> None:
+        (first,) = await submit(client, "any")
+        started = (await client.finished(first)).create_time.ToMilliseconds()
+        key = new_execution_id(started + ahead_ms, b"0123456789")
+        (execution_id,) = await submit(client, key)
+        await client.finished(execution_id)
+        await forget(suite)
+        assert await submit(client, key) == [execution_id]
+        await forget(suite)
+        await asyncio.sleep(FAR_AHEAD_MS / 1000 - 2)
+        assert await submit(client, key) == [execution_id]
+
+    run(scenario)
