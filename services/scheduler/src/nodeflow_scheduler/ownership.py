@@ -156,17 +156,15 @@ class Ownership:
         held = dict(self._held)
         asked_at = self._clock.monotonic()
         try:
-            async with asyncio.timeout(max(0.0, self._expires_at - asked_at)):
+            async with asyncio.timeout(self._expires_at - asked_at):
                 lost, timeout_s = await self._leases.renew(list(held.values()))
-        except TimeoutError:
-            _log.warning("leases_ended", shards=len(held))
-            self._lose(held, frozenset(held))
-        except NodeflowError as error:
-            _log.warning("renewal_failed", reason=error.reason, error=error.message)
+        except (NodeflowError, TimeoutError) as error:
+            _log.warning("renewal_failed", error=str(error) or "no answer before the leases end")
+            if self._clock.monotonic() >= self._expires_at:
+                self._lose(held, frozenset(held))
             return RETRY_S
-        else:
-            self._expires_at = asked_at + timeout_s * (1 - MARGIN)
-            self._lose(held, lost)
+        self._expires_at = asked_at + timeout_s * (1 - MARGIN)
+        self._lose(held, lost)
         return self._timeout_s / 4
 
     def _lose(self, asked: Mapping[int, Lease], lost: frozenset[int]) -> None:
