@@ -1,6 +1,8 @@
 """Bad input through the real command line: what, where, what would be right; the exit code; nothing half-done."""
 
+import asyncio
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from tests.support.bad_input import (
 from tests.support.suite import Finished, Suite, run_cli
 
 from nodeflow_sdk.client import open_client
+from nodeflow_sdk.suite.record import read_record
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 
@@ -198,6 +201,27 @@ async def test_validate_needs_no_suite_and_leaves_nothing(tmp_path: Path) -> Non
     (tmp_path / "field.yaml").write_text(FILES["field.yaml"])
     assert_told(await run_cli(tmp_path, "validate", "field.yaml"), 3, "no suite is running", "nodes.only.tiemout")
     assert names_in(tmp_path) == ["field.yaml"]
+
+
+async def test_beside_the_suite_of_another_run_the_ways_out_are_told_and_work(tmp_path: Path) -> None:
+    write_functions(tmp_path)
+    (tmp_path / "sleeps.yaml").write_text(one_node("functions:sleeps"))
+    (tmp_path / "quick.yaml").write_text(one_node("functions:ok"))
+    first = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "nodeflow_sdk.cli", "run", "sleeps.yaml"), cwd=tmp_path, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(30):
+        while read_record(tmp_path / ".nodeflow") is None:  # noqa: ASYNC110  # the suite tells by a file
+            await asyncio.sleep(0.05)
+    refused = await run_cli(tmp_path, "run", "quick.yaml")
+    assert_told(refused, 4, f"belongs to another run (process {first.pid})", "another --data-dir", "`nodeflow up`")
+    own = await run_cli(tmp_path, "run", "quick.yaml", "--data-dir", "other")
+    assert own.code == 0, own.err
+    asked = await run_cli(tmp_path, "validate", "quick.yaml")
+    assert asked.code == 0, asked.err
+    first.send_signal(signal.SIGINT)
+    _, err = await first.communicate()
+    assert first.returncode == 130, err.decode()
 
 
 SETTINGS = {

@@ -44,7 +44,7 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("ls", epilog="Example: nodeflow ls --state FAILED --workflow word-count --limit 5")(list_executions)
     app.command("get", epilog="Example: nodeflow get @latest -o json")(get)
-    app.command("watch", epilog="Example: nodeflow watch 0199a7")(watch)
+    app.command("watch", epilog="Example: nodeflow watch @latest")(watch)
     app.command("cancel", epilog="Example: nodeflow cancel @latest --reason 'wrong input'")(cancel)
 
 

@@ -62,7 +62,7 @@ class Order:
 
 def add_commands(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog='Example: nodeflow run workflow.yaml --input paths=\'["a.txt", "b.txt"]\' --watch')(run)
+    app.command(epilog="Example: nodeflow run workflow.yaml --input paths='[\"data/zen.txt\"]' --watch")(run)
 
 
 def run(

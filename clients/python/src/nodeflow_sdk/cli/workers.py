@@ -37,7 +37,7 @@ _WORKER_ID: Final = re.compile(r"[a-zA-Z0-9._-]{1,128}")
 def add_commands(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(epilog="Example: nodeflow workers -o json")(workers)
-    app.command(epilog="Example: nodeflow worker --id gpu-1 --slots 2 --path ./functions")(worker)
+    app.command(epilog="Example: nodeflow worker --id gpu-1 --slots 2 --path .")(worker)
 
 
 def workers(
