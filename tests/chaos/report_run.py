@@ -5,6 +5,7 @@ Owns the real example, how it is followed, and what must hold of it. Must not kn
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -89,6 +90,31 @@ async def _run(disturb: Disturb, progress: Progress) -> None:
     await disturb(progress)
 
 
+async def submit_report(client: Client) -> str:
+    """Start the example, and return its id."""
+    return (await client.submit(read_document(REPORT))).execution_id
+
+
+async def watch_to_the_middle(client: Client, execution_id: str) -> tuple[list[int], str]:
+    """Watch an execution until enough of its items are done; returns the sequences that were seen, and the cursor."""
+    progress, sequences = Progress(), list[int]()
+    async with aclosing(client.watch(execution_id)) as responses:
+        async for response in responses:
+            for event in response.events:
+                progress.take(event)
+                sequences.append(event.sequence)
+            if progress.share >= MIDDLE:
+                return sequences, response.cursor
+    raise AssertionError("it ended without a middle")
+
+
+async def watch_to_the_end(client: Client, execution_id: str, seen: list[int], cursor: str) -> Followed:
+    """Go on watching at a cursor; returns all that was seen."""
+    async for response in client.watch(execution_id, cursor):
+        seen += [event.sequence for event in response.events]
+    return Followed(execution_id=execution_id, sequences=tuple(seen), outages=0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRun:
     """One run of the example, and where it ran."""
@@ -103,8 +129,7 @@ class ReportRun:
 async def run_report(suite: Suite, disturb: Disturb = nothing) -> ReportRun:
     """Run the example to its end, with something done to the suite in the middle."""
     async with open_client(suite.address()) as client:
-        submitted = await client.submit(read_document(REPORT))
-        followed = await follow(client, submitted.execution_id, disturb)
+        followed = await follow(client, await submit_report(client), disturb)
         return await outcome_of(client, followed)
 
 

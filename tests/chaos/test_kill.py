@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from contextlib import aclosing
 from pathlib import Path
 
 import psutil
@@ -11,9 +10,6 @@ import pytest
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState
 from tests.chaos.conftest import Tell
 from tests.chaos.report_run import (
-    MIDDLE,
-    REPORT,
-    Followed,
     Progress,
     check_logs,
     check_run,
@@ -21,11 +17,13 @@ from tests.chaos.report_run import (
     outcome_of,
     run_report,
     silence_after_s,
+    submit_report,
+    watch_to_the_end,
+    watch_to_the_middle,
 )
 from tests.support.suite import Suite, running
 
 from nodeflow_sdk.client import open_client
-from nodeflow_sdk.documents import read_document
 
 RECOVERY_S = 5.0
 
@@ -65,25 +63,15 @@ async def test_a_suite_that_was_killed_as_a_whole_goes_on_where_it_was(
     undisturbed_report: str, tmp_path: Path, tell: Tell
 ) -> None:
     """Its processes end with the supervisor; a new suite on the same data has new processes and other ports."""
-    progress, sequences, cursor = Progress(), list[int](), ""
     with running(tmp_path) as killed:
         async with open_client(killed.address()) as client:
-            submitted = await client.submit(read_document(REPORT))
-            async with aclosing(client.watch(submitted.execution_id)) as responses:
-                async for response in responses:
-                    cursor = response.cursor
-                    for event in response.events:
-                        progress.take(event)
-                        sequences.append(event.sequence)
-                    if progress.share >= MIDDLE:
-                        break
+            execution_id = await submit_report(client)
+            seen, cursor = await watch_to_the_middle(client, execution_id)
         killed.process.kill()
         killed_at = time.time() * 1000
     with running(tmp_path) as suite:
         async with open_client(suite.address()) as client:
-            async for response in client.watch(submitted.execution_id, cursor):
-                sequences += [event.sequence for event in response.events]
-            followed = Followed(execution_id=submitted.execution_id, sequences=tuple(sequences), outages=1)
+            followed = await watch_to_the_end(client, execution_id, seen, cursor)
             run = await outcome_of(client, followed)
 
     assert ExecutionState.Name(run.state) == "EXECUTION_STATE_COMPLETED"

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,10 +14,22 @@ import pytest
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState
 from nodeflow.scheduler.v1.event_pb2 import Event
 from nodeflow.scheduler.v1.workflow_pb2 import WorkflowDocument
-from tests.chaos.report_run import Progress, check_logs, check_run, follow, graph_of, history_of, run_report
+from tests.chaos.report_run import (
+    Progress,
+    check_logs,
+    check_run,
+    follow,
+    graph_of,
+    history_of,
+    outcome_of,
+    run_report,
+    submit_report,
+    watch_to_the_end,
+    watch_to_the_middle,
+)
 from tests.support.checkers import check_history, check_watched
 from tests.support.history import ExecutionHistory
-from tests.support.suite import STOP_TIMEOUT_S, Suite, running
+from tests.support.suite import START_TIMEOUT_S, STOP_TIMEOUT_S, Suite, running
 
 from nodeflow_sdk.client import open_client
 
@@ -103,6 +116,29 @@ async def test_a_worker_that_slept_through_its_lease_changes_nothing(
     check_logs(suite)
 
 
+async def test_a_scheduler_that_slept_through_its_leases_changes_nothing(
+    undisturbed_report: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NODEFLOW_SCHEDULER_LEASE_TIMEOUT_S", "1")
+    with running(tmp_path) as suite, standby_scheduler(suite) as announcement:
+        async with open_client(suite.address()) as client:
+            execution_id = await submit_report(client)
+            seen, cursor = await watch_to_the_middle(client, execution_id)
+        with stopped(suite.pid("scheduler")):
+            address = content_of(announcement)
+        # It wakes in the middle of what it was about, and the shards are the other's.
+        async with open_client(address) as client:
+            followed = await watch_to_the_end(client, execution_id, seen, cursor)
+            run = await outcome_of(client, followed)
+
+    assert ExecutionState.Name(run.state) == "EXECUTION_STATE_COMPLETED"
+    assert run.report == undisturbed_report
+    history = history_of(suite)
+    check_run(history, run)
+    assert len({fact.token for fact in history.execution(execution_id).facts}) > 1
+    check_logs(suite)
+
+
 def is_second_attempt_elsewhere(event: Event) -> bool:
     """Whether an event tells that the second worker has begun what the first had."""
     return event.task.attempt_number == 2 and event.task.worker_id == SECOND
@@ -114,13 +150,50 @@ def lost_attempts(execution: ExecutionHistory) -> set[tuple[int, int]]:
 
 
 @contextmanager
+def standby_scheduler(suite: Suite) -> Iterator[Path]:
+    """Have one more scheduler inside the block; it writes its address to the file once it has shards."""
+    announcement = suite.directory / "standby.address"
+    settings = {
+        "INSTANCE": "standby",
+        "BIND": "127.0.0.1:0",
+        "STATE_MANAGER": suite.address("state-manager"),
+        "WORKER_MANAGERS": suite.address("worker-manager"),
+        "ANNOUNCE_FILE": str(announcement),
+    }
+    environment = {**os.environ, **{f"NODEFLOW_SCHEDULER_{name}": value for name, value in settings.items()}}
+    with beside(suite, "standby", [sys.executable, "-m", "nodeflow_scheduler"], environment):
+        yield announcement
+
+
+def content_of(file: Path) -> str:
+    """Return what is in a file once it is there."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not file.exists():
+        assert time.monotonic() < deadline, f"{file.name} is not there in time"
+        time.sleep(0.05)
+    return file.read_text().strip()
+
+
+@contextmanager
 def second_worker(suite: Suite) -> Iterator[None]:
     """Have one more worker inside the block."""
     command = [sys.executable, "-m", "nodeflow_sdk.cli", "worker", "--id", SECOND, "--slots", "2"]
-    with (suite.directory / f"{SECOND}.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=suite.directory, stdout=log, stderr=log)
+    with beside(suite, SECOND, command, os.environ):
+        yield
+
+
+@contextmanager
+def beside(suite: Suite, name: str, command: list[str], environment: Mapping[str, str]) -> Iterator[None]:
+    """Run a process beside the suite inside the block; it must end well when it is asked to."""
+    with (suite.directory / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=suite.directory, env=environment, stdout=log, stderr=log)
     try:
         yield
     finally:
         process.terminate()
-        assert process.wait(STOP_TIMEOUT_S) == 0
+        try:
+            code = process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        assert code == 0
