@@ -192,8 +192,7 @@ def beside(suite: Suite, name: str, command: list[str], environment: Mapping[str
     finally:
         process.terminate()
         try:
-            code = process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
+            process.wait(STOP_TIMEOUT_S)
+        finally:
             process.kill()
-            raise
-        assert code == 0
+        assert process.returncode == 0
