@@ -60,6 +60,7 @@ def test_a_missing_field_inside_an_input_has_its_place() -> None:
         (b"[1]", "must be a JSON object with a field per input, not a list"),
         (b"{", "it is not JSON: .* at line 1, column 2"),
         (b'{"paths": NaN}', "NaN is not a number"),
+        (b'{"paths": 1' + b"0" * 5000 + b"}", "it holds a number with too many digits"),
         (b"\xff", "not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"paths": ["\\ud800"]}', "half of a surrogate pair"),

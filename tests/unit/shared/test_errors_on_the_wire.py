@@ -351,6 +351,16 @@ def test_what_the_transport_says_of_itself(code: grpc.StatusCode, message: str, 
     assert (as_lost_connection(broken) is not None) is (kind is Unavailable)
 
 
+@pytest.mark.parametrize("words", ["SERVER: Received message", "CLIENT: Sent message"])
+def test_a_message_that_is_too_large_is_no_overload(words: str) -> None:
+    """Or it would be sent again and again."""
+    empty = grpc.aio.Metadata()
+    details = f"{words} larger than max (68157609 vs. 67108864)"
+    error = from_rpc_error(grpc.aio.AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, empty, empty, details))
+    assert (type(error), error.reason, error.retry_after_s) == (InvalidInput, "MESSAGE_TOO_LARGE", None)
+    assert error.message == "a message of 68,157,609 bytes is too large; at most 67,108,864 are allowed"
+
+
 async def test_a_blocking_handler_is_refused(channel: Channel, caplog: pytest.LogCaptureFixture) -> None:
     async def call(channel: Channel) -> list[bytes]:
         return [await channel.unary_unary(path("Blocking"))(b"", timeout=20)]

@@ -14,6 +14,7 @@ class ThingSettings(ServiceSettings):
 
     peer: str = Field(description="address of the peer")
     slots: int = Field(4, ge=1, description="things at a time")
+    name: str = Field(default_factory=str, pattern="^[a-z]*$", description="what it is called")
     token: SecretStr | None = Field(None, min_length=8, description="what it shows to its peer")
 
 
@@ -58,3 +59,10 @@ def test_a_secret_is_never_shown(environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="NODEFLOW_THING_TOKEN is") as caught:
         load(ThingSettings)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_default_that_is_drawn_is_no_example(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("NODEFLOW_THING_NAME", "A B")
+    with pytest.raises(SettingsError, match="NODEFLOW_THING_NAME is 'A B' but") as caught:
+        load(ThingSettings)
+    assert str(caught.value).endswith("(what it is called)")
