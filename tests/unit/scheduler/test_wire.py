@@ -47,7 +47,7 @@ from nodeflow_scheduler.domain.messages import Outcome, Report, Stopped
 from nodeflow_scheduler.domain.placement import Grant
 from nodeflow_scheduler.domain.values import NULL, Stored, Value
 from nodeflow_scheduler.ports import Prepared
-from nodeflow_scheduler.wire.attempts import assignment_batch, keys_of, refs_of, reports_of
+from nodeflow_scheduler.wire.attempts import fill_batch, keys_of, refs_of, reports_of
 from nodeflow_scheduler.wire.cursors import execution_cursor, sequence_in, task_page, task_page_start
 from nodeflow_scheduler.wire.log import decode_chunk, encode_chunk, started_in_chunk
 from nodeflow_scheduler.wire.readers import EventReader, execution_message, task_message
@@ -218,12 +218,14 @@ def test_assignments_say_the_spec_of_a_node_once() -> None:
     lab.step(submit(compiled, inputs=b'{"xs":[1,2]}'))
     execution = lab.execution()
     large = Stored(digest="sha256:1", size_bytes=9, content_type="text/plain")
-    batch = assignment_batch(
+    batch = attempt_pb2.AssignmentBatch()
+    fill_batch(
+        batch,
         [
             Prepared(Grant(execution, 0, 1), Rendered(b'{"x":1}', (("big", large),))),
             Prepared(Grant(execution, 2, 1), Rendered(b"{}")),
             Prepared(Grant(execution, 3, 1), Rendered(b"{}")),
-        ]
+        ],
     )
     assert [(spec.node, spec.function.function, spec.tenant) for spec in batch.specs] == [
         ("a", "m:f", "t"),

@@ -22,7 +22,7 @@ from nodeflow_scheduler.domain.messages import (
     SessionOpened,
 )
 from nodeflow_scheduler.ports import Prepared
-from nodeflow_scheduler.wire.attempts import assignment_batch, held_of, keys_of, updates_of
+from nodeflow_scheduler.wire.attempts import fill_batch, held_of, keys_of, updates_of
 from nodeflow_shared.errors import IllegalState, StaleLease, Unavailable
 from nodeflow_shared.retry import Backoff, keep_connected
 from nodeflow_shared.status import from_rpc_error
@@ -36,6 +36,12 @@ Beyond it the stream is ended: what was lost is learned at the next attachment.
 
 GENERATIONS = 1 << 32
 """Reports of a session that one stream can tell apart. Beyond this adapter their numbers grow over all streams."""
+
+PARTS_LIMIT = 64
+"""How many handouts and acknowledgements go into one message."""
+
+# The order in which a worker-manager carries out the parts of a message.
+_ACKNOWLEDGEMENTS, _CANCELLATIONS, _ASSIGNMENTS = range(3)
 
 STOP_GRACE_S = 5
 """How long a running attempt may take to stop after a cancellation."""
@@ -64,26 +70,11 @@ class GrpcWorkers:
 
     def acknowledge(self, manager: str, acks: Mapping[str, list[int]]) -> None:
         """See the port."""
-        parts = [
-            manager_pb2.SessionAcknowledgement(
-                session_id=session_id,
-                acknowledgement=manager_pb2.ResultAcknowledgement(result_ids=result_ids),
-            )
-            for session_id, result_ids in acks.items()
-        ]
-        self._links[manager].send(manager_pb2.CoordinateRequest(acknowledgements=parts))
+        self._links[manager].acknowledge(acks)
 
     def stop(self, manager: str, stops: Mapping[str, list[AttemptRef]]) -> None:
         """See the port."""
-        grace = Duration(seconds=STOP_GRACE_S)
-        parts = [
-            manager_pb2.SessionCancellation(
-                session_id=session_id,
-                cancellation=manager_pb2.Cancellation(attempts=keys_of(refs), grace_timeout=grace),
-            )
-            for session_id, refs in stops.items()
-        ]
-        self._links[manager].send(manager_pb2.CoordinateRequest(cancellations=parts))
+        self._links[manager].stop(stops)
 
 
 class ManagerLink:
@@ -98,6 +89,9 @@ class ManagerLink:
         self._claimed = asyncio.Event()
         self._outbox: Outbox[manager_pb2.CoordinateRequest] | None = None
         self._attachment = 0
+        self._last = manager_pb2.CoordinateRequest()
+        self._last_rank = _ASSIGNMENTS + 1
+        self._last_parts = 0
         self._backoff = Backoff()
 
     async def run(self) -> None:
@@ -111,21 +105,49 @@ class ManagerLink:
         self._detach()
         self._claimed.set()
 
+    def acknowledge(self, acks: Mapping[str, list[int]]) -> None:
+        """Tells sessions which results are committed."""
+        request = self._request(_ACKNOWLEDGEMENTS)
+        if request is not None:
+            for session_id, result_ids in acks.items():
+                request.acknowledgements.add(session_id=session_id).acknowledgement.result_ids.extend(result_ids)
+
+    def stop(self, stops: Mapping[str, list[AttemptRef]]) -> None:
+        """Tells sessions which attempts to stop."""
+        request = self._request(_CANCELLATIONS)
+        if request is not None:
+            for session_id, refs in stops.items():
+                cancellation = request.cancellations.add(session_id=session_id).cancellation
+                cancellation.attempts.extend(keys_of(refs))
+                cancellation.grace_timeout.CopyFrom(Duration(seconds=STOP_GRACE_S))
+
     def assign(self, session_id: str, generation: int, prepared: Sequence[Prepared]) -> None:
         """Hands out attempts, unless they were decided on what a session reported over an earlier stream."""
         attachment, reported = divmod(generation, GENERATIONS)
         if attachment != self._attachment:
             return  # Its loss is in the inbox: what was handed out is in doubt then, and made up for.
-        part = manager_pb2.SessionAssignments(
-            session_id=session_id, batch=assignment_batch(prepared), generation=reported
-        )
-        self.send(manager_pb2.CoordinateRequest(assignments=[part]))
+        request = self._request(_ASSIGNMENTS)
+        if request is not None:
+            # Filled in place: a message that is put into another is copied.
+            fill_batch(request.assignments.add(session_id=session_id, generation=reported).batch, prepared)
 
-    def send(self, request: manager_pb2.CoordinateRequest) -> None:
-        """Queues a message; drops it when there is no stream, and ends a stream that does not read."""
-        if self._outbox is not None and not self._outbox.offer(request):
-            self._detach()
-            self._inbox.push(ManagerLost(manager=self._name))
+    def _request(self, rank: int) -> manager_pb2.CoordinateRequest | None:
+        """The message to put parts of a kind into: the last one, if it still waits and the order of its fields is that
+        of events. None when there is no stream; a stream that does not read is ended.
+        """
+        outbox = self._outbox
+        if outbox is None:
+            return None
+        if len(outbox) and self._last_rank <= rank and self._last_parts < PARTS_LIMIT:
+            self._last_rank = rank
+            self._last_parts += 1
+            return self._last
+        self._last, self._last_rank, self._last_parts = manager_pb2.CoordinateRequest(), rank, 1
+        if outbox.offer(self._last):
+            return self._last
+        self._detach()
+        self._inbox.push(ManagerLost(manager=self._name))
+        return None
 
     def _detach(self) -> None:
         outbox, self._outbox = self._outbox, None
@@ -141,6 +163,7 @@ class ManagerLink:
             )
         )
         self._outbox = outbox
+        self._last_rank = _ASSIGNMENTS + 1  # Nothing is put into the message that attaches.
         self._attachment += 1
         try:
             async for response in self._stub.Coordinate(outbox):

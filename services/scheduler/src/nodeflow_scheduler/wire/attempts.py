@@ -14,9 +14,8 @@ from nodeflow_scheduler.ports import Prepared
 from nodeflow_scheduler.wire.values import failure_of, payload_of, value_of
 
 
-def assignment_batch(prepared: Sequence[Prepared]) -> attempt_pb2.AssignmentBatch:
+def fill_batch(batch: attempt_pb2.AssignmentBatch, prepared: Sequence[Prepared]) -> None:
     """Attempts for one worker. Specs are said once for each node of a revision."""
-    batch = attempt_pb2.AssignmentBatch()
     add = batch.assignments.add
     specs: dict[tuple[str, str, int], int] = {}
     for (execution, task, attempt), rendered in prepared:
@@ -40,7 +39,6 @@ def assignment_batch(prepared: Sequence[Prepared]) -> attempt_pb2.AssignmentBatc
                 assignment.references.add(parameter=parameter, payload=payload_of(value))
         if task != node:
             assignment.map_index = execution.map_index_of(task) or 0
-    return batch
 
 
 def _fill_spec(spec: attempt_pb2.TaskSpec, execution: Execution, node: int) -> None:
