@@ -7,7 +7,7 @@ kept, reads the log.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from nodeflow_scheduler.domain.events import sequence_count
@@ -15,8 +15,9 @@ from nodeflow_scheduler.domain.messages import Turn
 from nodeflow_scheduler.domain.progress import Draft
 from nodeflow_scheduler.ports import LoggedChunk
 
-RECENT_LIMIT = 512
-"""How many commits are kept. Whoever submits and then watches mostly finds all of its execution here."""
+RECENT_EXECUTIONS = 256
+RECENT_CHUNKS = 32
+"""Of how many executions how many commits are kept: whoever submits and then watches mostly needs no log."""
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class Publisher:
 
     def __init__(self) -> None:
         self._subscriptions: dict[str, list[Subscription]] = {}
-        self._recent: deque[Draft] = deque(maxlen=RECENT_LIMIT)
+        self._recent: OrderedDict[str, deque[Draft]] = OrderedDict()
 
     def subscribe(self, execution_id: str) -> Subscription:
         """Begins to follow the commits of an execution. End it with `unsubscribe`."""
@@ -61,7 +62,7 @@ class Publisher:
 
     def recent(self, execution_id: str, after_sequence: int) -> list[LoggedChunk] | None:
         """All commits of an execution after a sequence; None if some are not kept, or there are none."""
-        chunks = [logged_chunk(draft) for draft in self._recent if draft.execution.execution_id == execution_id]
+        chunks = [logged_chunk(draft) for draft in self._recent.get(execution_id, ())]
         chunks = [chunk for chunk in chunks if chunk.last_sequence > after_sequence]
         return chunks if chunks and chunks[0].first_sequence <= after_sequence + 1 else None
 
@@ -85,10 +86,18 @@ class Publisher:
         for execution_id, draft in turn.drafts.items():
             if not draft.events or draft.execution.shard in refused:
                 continue
-            self._recent.append(draft)
+            self._keep(execution_id, draft)
             subscriptions = self._subscriptions.get(execution_id)
             if subscriptions is not None:
                 self._tell(subscriptions, logged_chunk(draft))
+
+    def _keep(self, execution_id: str, draft: Draft) -> None:
+        recent = self._recent.get(execution_id)
+        if recent is None:
+            recent = self._recent[execution_id] = deque(maxlen=RECENT_CHUNKS)
+            if len(self._recent) > RECENT_EXECUTIONS:
+                self._recent.popitem(last=False)
+        recent.append(draft)
 
     @staticmethod
     def _tell(subscriptions: list[Subscription], chunk: LoggedChunk) -> None:

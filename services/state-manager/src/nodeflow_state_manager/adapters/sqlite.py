@@ -4,6 +4,7 @@ Owns threads, transactions, and what a failure of the database means. Must not k
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -216,9 +217,9 @@ class _Writer:
         try:
             with connection.begin():
                 return work(connection)
-        except IntegrityError:
+        except (IntegrityError, sqlite3.IntegrityError):
             raise  # a constraint caught a fault of ours, the database is well
-        except DBAPIError as error:
+        except (DBAPIError, sqlite3.Error) as error:
             raise StoreFailed(f"the database refuses: {in_words(error)}", retry_after_s=1.0) from error
 
     def _run(self, work: Callable[[Connection], T]) -> T:

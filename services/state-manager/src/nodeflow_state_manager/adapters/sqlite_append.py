@@ -1,11 +1,13 @@
 """The append transaction on SQLite: loads the heads that a group touches, judges each part, writes what is placed.
 
 Owns the order of statements within the transaction. Must not know threads, nor who begins and commits.
+It runs its statements on the driver's own connection: on the hot path SQLAlchemy's share of each would be the larger.
 """
 
 import json
+import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
@@ -29,7 +31,9 @@ class AppendTransaction:
     """One group commit between its BEGIN and its COMMIT."""
 
     def __init__(self, connection: Connection, heads: LogHeads) -> None:
-        self._connection = connection
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        self._driver = driver
         self._heads = heads
         self._rows: list[ChunkRow] = []
         self._records: list[tuple[int, ExecutionRecord]] = []
@@ -68,12 +72,11 @@ class AppendTransaction:
     def _is_resend(self, part: ShardAppend) -> bool:
         self._flush()  # the first sending may be in this very group
         arguments = (part.shard, part.expected_offset, len(part.chunks))
-        logged = self._connection.exec_driver_sql(sql.READ_LOG_FROM, arguments).all()
-        return self._heads.same_as_log(part, [(row[0], row[1], row[2], row[3], row[4], row[5]) for row in logged])
+        return self._heads.same_as_log(part, self._driver.execute(sql.READ_LOG_FROM, arguments).fetchall())
 
     def _flush(self) -> None:
         """Write what is placed so far, each kind of row at once."""
-        run = self._connection.exec_driver_sql
+        run = self._driver.executemany
         if self._records:
             run(sql.PUT_EXECUTION, [_row(key, record) for key, record in self._records])
             self._write_labels()
@@ -86,39 +89,37 @@ class AppendTransaction:
     def _write_labels(self) -> None:
         labelled = [(key, record.labels) for key, record in self._records if record.labels]
         if labelled:
-            self._connection.exec_driver_sql(sql.DROP_LABELS, [(key,) for key, _ in labelled])
+            self._driver.executemany(sql.DROP_LABELS, [(key,) for key, _ in labelled])
             labels = [(key, *label) for key, labels in labelled for label in labels.items()]
-            self._connection.exec_driver_sql(sql.PUT_LABEL, labels)
+            self._driver.executemany(sql.PUT_LABEL, labels)
 
     def _advance_shards(self) -> None:
         moved = [(self._heads.shards[shard].next_offset, shard) for shard in sorted(self._moved)]
         if moved:
-            self._connection.exec_driver_sql(sql.ADVANCE_SHARD, moved)
+            self._driver.executemany(sql.ADVANCE_SHARD, moved)
 
     def _load_shards(self) -> None:
         # This process alone has the file open, so what the last append left is what a query would give.
         if not self._heads.shards:
-            self._heads.shards = load_shards(self._connection)
+            self._heads.shards = shard_heads(self._driver.execute(sql.READ_SHARDS))
 
     def _load_executions(self, execution_ids: Iterable[str]) -> None:
         wanted = sorted(execution_ids)
         for start in range(0, len(wanted), MAX_MARKS):
             some = tuple(wanted[start : start + MAX_MARKS])
-            for execution_id, key, shard, last in self._connection.exec_driver_sql(
-                sql.with_marks(sql.READ_HEADS, len(some)), some
-            ):
+            for execution_id, key, shard, last in self._driver.execute(sql.with_marks(sql.READ_HEADS, len(some)), some):
                 self._heads.executions[execution_id] = ExecutionHead(key=key, shard=shard, last_sequence=last)
 
     def _missing(self, uses: Sequence[ArtifactUse]) -> list[ArtifactUse]:
-        run = self._connection.exec_driver_sql
-        return [each for each in uses if run(sql.HAS_ARTIFACT, (each.tenant, each.digest)).first() is None]
+        run = self._driver.execute
+        return [each for each in uses if run(sql.HAS_ARTIFACT, (each.tenant, each.digest)).fetchone() is None]
 
 
-def load_shards(connection: Connection) -> dict[int, ShardHead]:
-    """Return the end of every shard. All are read: one statement, whatever the group touches."""
+def shard_heads(rows: Iterable[Sequence[Any]]) -> dict[int, ShardHead]:
+    """Return the end of every shard from its rows. (The driver's rows have no types.)"""
     return {
         shard: ShardHead(shard=shard, leased=holder is not None, fencing_token=token, next_offset=offset)
-        for shard, holder, token, _, offset in connection.exec_driver_sql(sql.READ_SHARDS)
+        for shard, holder, token, _, offset in rows
     }
 
 

@@ -103,9 +103,9 @@ def migrate(connection: Connection) -> None:
     alembic.command.upgrade(config, "head")
 
 
-def in_words(error: DBAPIError) -> str:
+def in_words(error: DBAPIError | sqlite3.Error) -> str:
     """Return what the database said, without the statement."""
-    return str(error.orig) if error.orig is not None else str(error)
+    return str(error.orig) if isinstance(error, DBAPIError) and error.orig is not None else str(error)
 
 
 def _prepare(connection: DBAPIConnection) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from nodeflow_shared.errors import NotFound, StaleLease
 from nodeflow_state_manager.adapters import statements as sql
-from nodeflow_state_manager.adapters.sqlite_append import MAX_MARKS, load_shards
+from nodeflow_state_manager.adapters.sqlite_append import MAX_MARKS, shard_heads
 from nodeflow_state_manager.domain.append import last_sequence, stale_holding
 from nodeflow_state_manager.domain.filters import LabelTerm, StateTerm, Term, TimeTerm, WorkflowTerm
 from nodeflow_state_manager.domain.paging import Page, Position, cut
@@ -94,7 +94,7 @@ class OpenReader:
         return group
 
     def _check_leases(self, connection: Connection) -> None:
-        heads = load_shards(connection)
+        heads = shard_heads(connection.exec_driver_sql(sql.READ_SHARDS))
         for held in self._held:
             fault = stale_holding(held, heads[held.shard])
             if fault is not None:
