@@ -227,7 +227,7 @@ async def test_beside_the_suite_of_another_run_the_ways_out_are_told_and_work(tm
 SETTINGS = {
     "nodeflow_scheduler": ("SCHEDULER_LEASE_TIMEOUT_S", "soon", "for example NODEFLOW_SCHEDULER_LEASE_TIMEOUT_S=10.0"),
     "nodeflow_state_manager": ("STATE_MANAGER_SHARD_COUNT", "0", "for example NODEFLOW_STATE_MANAGER_SHARD_COUNT=64"),
-    "nodeflow_worker_manager": ("WORKER_MANAGER_STATE_MANAGER", None, "NODEFLOW_WORKER_MANAGER_STATE_MANAGER is not"),
+    "nodeflow_worker_manager": ("WORKER_MANAGER_STATE_MANAGER", "nonsense", "host:port"),
     "nodeflow_worker": ("WORKER_WORKER_ID", "a b", "1 to 128 of a-z A-Z 0-9 . _ -"),
 }
 
@@ -235,11 +235,10 @@ SETTINGS = {
 @pytest.mark.parametrize("module", SETTINGS)
 def test_a_bad_setting_ends_a_service_at_once_with_its_name(tmp_path: Path, module: str) -> None:
     name, value, words = SETTINGS[module]
-    settings = {} if value is None else {f"NODEFLOW_{name}": value}
     done = subprocess.run(
         [sys.executable, "-m", module],
         cwd=tmp_path,
-        env={"PYTHONPATH": ":".join(sys.path), **settings},
+        env={"PYTHONPATH": ":".join(sys.path), f"NODEFLOW_{name}": value},
         capture_output=True,
         text=True,
         check=False,

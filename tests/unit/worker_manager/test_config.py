@@ -21,7 +21,6 @@ def test_defaults_need_only_the_state_manager(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({}, "NODEFLOW_WORKER_MANAGER_STATE_MANAGER is not set"),
         ({"STATE_MANAGER": "nonsense"}, "STATE_MANAGER is 'nonsense' but should be host:port"),
         ({"STATE_MANAGER": "h:1", "HEARTBEAT_INTERVAL_S": "6"}, "INTERVAL_S is '6' but should be at most half"),
         ({"STATE_MANAGER": "h:1", "LEASE_TIMEOUT_S": "0"}, "LEASE_TIMEOUT_S is '0' but should be greater than 0"),

@@ -13,6 +13,7 @@ class StateManagerSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="NODEFLOW_STATE_MANAGER_", extra="ignore", frozen=True)
 
+    bind: str = Field("127.0.0.1:7421", description="address to listen on, host:port; port 0 takes a free one")
     data_dir: Path = Field(Path(".nodeflow"), description="directory of the database and the artifacts")
     shard_count: int = Field(64, ge=1, le=4_096, description="shards of a new database; fixed once it exists")
     max_lease_timeout_s: float = Field(60.0, gt=0, description="longest lease on a shard, in seconds")

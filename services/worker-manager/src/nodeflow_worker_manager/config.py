@@ -15,7 +15,8 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="NODEFLOW_WORKER_MANAGER_", extra="ignore", frozen=True)
 
-    state_manager: str = Field(description="address of the state-manager, host:port")
+    bind: str = Field("127.0.0.1:7422", description="address to listen on, host:port; port 0 takes a free one")
+    state_manager: str = Field("127.0.0.1:7421", description="address of the state-manager, host:port")
     lease_timeout_s: float = Field(
         10.0, gt=0, le=3600, description="seconds that a session lives after its last heartbeat"
     )

@@ -16,7 +16,8 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="NODEFLOW_WORKER_", extra="ignore", frozen=True)
 
-    worker_manager: str = Field("127.0.0.1:7423", description="address of the worker-manager, host:port")
+    bind: str = Field("127.0.0.1:7423", description="address to listen on, host:port; port 0 takes a free one")
+    worker_manager: str = Field("127.0.0.1:7422", description="address of the worker-manager, host:port")
     worker_id: str = Field(
         default_factory=socket.gethostname,
         pattern=r"^[a-zA-Z0-9._-]{1,128}$",
