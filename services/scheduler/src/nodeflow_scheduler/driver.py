@@ -38,7 +38,7 @@ from nodeflow_shared.streams import Inbox
 
 _log = get_log()
 
-PENDING_TURNS = 4
+PENDING_TURNS = 2
 """How many turns may wait for their commit. More would only make batches smaller."""
 
 INBOX_LIMIT = 4_096

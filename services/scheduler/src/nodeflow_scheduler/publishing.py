@@ -94,6 +94,8 @@ class Publisher:
     def _keep(self, execution_id: str, draft: Draft) -> None:
         recent = self._recent.get(execution_id)
         if recent is None:
+            if draft.first_sequence > 1:
+                return  # Its beginning was crowded out: whoever comes for it reads the log.
             recent = self._recent[execution_id] = deque(maxlen=RECENT_CHUNKS)
             if len(self._recent) > RECENT_EXECUTIONS:
                 self._recent.popitem(last=False)
