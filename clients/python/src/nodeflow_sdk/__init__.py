@@ -1,1 +1,33 @@
-"""The Python SDK and the nodeflow command; knows the services by their API only."""
+"""The Python SDK and the nodeflow command; knows the services by their API only.
+
+The names here are what user code needs; `nodeflow_sdk.client` is the API call by call.
+"""
+
+from nodeflow_sdk.authoring import Backoff, Node, NodeOutput, WiringError, node
+from nodeflow_sdk.running import (
+    AsyncExecution,
+    Execution,
+    ExecutionCancelled,
+    ExecutionFailed,
+    NodeFailed,
+    State,
+    Update,
+)
+from nodeflow_sdk.workflow import Workflow, workflow
+
+__all__ = [
+    "AsyncExecution",
+    "Backoff",
+    "Execution",
+    "ExecutionCancelled",
+    "ExecutionFailed",
+    "Node",
+    "NodeFailed",
+    "NodeOutput",
+    "State",
+    "Update",
+    "WiringError",
+    "Workflow",
+    "node",
+    "workflow",
+]

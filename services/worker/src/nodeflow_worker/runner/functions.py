@@ -52,6 +52,8 @@ class Functions:
             found = getattr(owner, attribute, None)
             if found is None:
                 return describe.missing_attribute(name, module, attribute, owner)
+        # What a decorator of an SDK put in its place may name what a worker should call instead.
+        found = getattr(found, "__nodeflow_function__", found)
         if not callable(found):
             return describe.not_found(f"{name} is of type {type(found).__name__}, which cannot be called")
         self.note_files()

@@ -1,0 +1,87 @@
+"""Handles of executions: the same for code that waits and for code that awaits.
+
+Owns the two faces. Must not know what they ask.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Generic, TypeVar, cast
+
+from nodeflow_sdk.running.background import Background
+from nodeflow_sdk.running.remote import Remote
+from nodeflow_sdk.running.updates import State, Update
+
+R = TypeVar("R")
+
+
+class Execution(Generic[R]):
+    """An execution that was started. It goes on whether or not anybody waits for it."""
+
+    def __init__(self, background: Background, remote: Remote) -> None:
+        self._background = background
+        self._remote = remote
+
+    def __repr__(self) -> str:
+        return f"<execution {self.id}>"
+
+    @property
+    def id(self) -> str:
+        """The execution's id, which every `nodeflow` command takes."""
+        return self._remote.execution_id
+
+    def state(self) -> State:
+        """Return where it is now."""
+        return self._background.call(self._remote.state())
+
+    def watch(self) -> Iterator[Update]:
+        """Yield every change of state, from the first to the last, as they happen."""
+        updates = self._remote.updates()
+        try:
+            while (update := self._background.call(anext(updates, None))) is not None:
+                yield update
+        finally:
+            self._background.call(updates.aclose())
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the result; raises NodeFailed, ExecutionFailed, or TimeoutError after `timeout` seconds."""
+        return cast(R, self._background.call(self._remote.result(timeout)))
+
+    def cancel(self, reason: str = "") -> State:
+        """Cancel it; returns its state once that is durable. Running nodes are told to stop."""
+        return self._background.call(self._remote.cancel(reason))
+
+
+class AsyncExecution(Generic[R]):
+    """An execution that was started, for code on an event loop of its own."""
+
+    def __init__(self, background: Background, remote: Remote) -> None:
+        self._background = background
+        self._remote = remote
+
+    def __repr__(self) -> str:
+        return f"<execution {self.id}>"
+
+    @property
+    def id(self) -> str:
+        """The execution's id, which every `nodeflow` command takes."""
+        return self._remote.execution_id
+
+    async def state(self) -> State:
+        """Return where it is now."""
+        return await self._background.acall(self._remote.state())
+
+    async def watch(self) -> AsyncIterator[Update]:
+        """Yield every change of state, from the first to the last, as they happen."""
+        updates = self._remote.updates()
+        try:
+            while (update := await self._background.acall(anext(updates, None))) is not None:
+                yield update
+        finally:
+            await self._background.acall(updates.aclose())
+
+    async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109  # the same signature as its twin's
+        """Wait for the result; raises NodeFailed, ExecutionFailed, or TimeoutError after `timeout` seconds."""
+        return cast(R, await self._background.acall(self._remote.result(timeout)))
+
+    async def cancel(self, reason: str = "") -> State:
+        """Cancel it; returns its state once that is durable. Running nodes are told to stop."""
+        return await self._background.acall(self._remote.cancel(reason))

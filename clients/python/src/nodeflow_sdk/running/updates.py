@@ -1,0 +1,76 @@
+"""What a watched execution tells: one update for each change of a task, or of the execution as a whole.
+
+Owns the form in which Python users see events. Must not know where events come from.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from nodeflow.scheduler.v1.event_pb2 import Event
+
+from nodeflow_sdk.progress.symbols import execution_state, failure_line, task_state
+
+
+class State(StrEnum):
+    """Where a task or an execution is in its lifecycle; only executions are PAUSED, only tasks SKIPPED."""
+
+    PENDING = "PENDING"
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    SKIPPED = "SKIPPED"
+    PAUSED = "PAUSED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen."""
+        return self in (State.COMPLETED, State.FAILED, State.CANCELLED, State.SKIPPED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """A change of state."""
+
+    sequence: int
+    """Its place in the execution, from 1."""
+    time: datetime
+    state: State
+    node: str = ""
+    """Empty: the execution as a whole."""
+    item: int | None = None
+    """For an item of a mapped node, its place in the list."""
+    attempt: int = 0
+    message: str = ""
+    """Why it failed, was cancelled or skipped."""
+
+    def __str__(self) -> str:
+        place = f"{self.node}[{self.item}]" if self.item is not None else self.node or "execution"
+        tried = f" (attempt {self.attempt})" if self.attempt > 1 else ""
+        return f"{place} {self.state}{tried}{f': {self.message}' if self.message else ''}"
+
+
+def update_of(event: Event) -> Update | None:
+    """Return an event as an update; None for one that is no change of state."""
+    time = event.event_time.ToDatetime(UTC)
+    match event.WhichOneof("detail"):
+        case "execution":
+            change = event.execution
+            message = failure_line(change.failure) if change.HasField("failure") else change.reason
+            state = State(execution_state(change.state))
+            return Update(sequence=event.sequence, time=time, state=state, message=message)
+        case "task":
+            task = event.task
+            return Update(
+                sequence=event.sequence,
+                time=time,
+                state=State(task_state(task.state)),
+                node=task.node,
+                item=task.map_index if task.HasField("map_index") else None,
+                attempt=task.attempt_number,
+                message=failure_line(task.failure) if task.HasField("failure") else task.reason,
+            )
+        case _:
+            return None

@@ -1,0 +1,245 @@
+"""`@workflow`: a function that wires nodes, with what can be done with it: run, start, register.
+
+Owns the meeting of definition and execution. Must not know how either works inside.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import update_wrapper
+from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+
+from nodeflow.scheduler.v1.scheduler_service_pb2 import Submission
+from nodeflow.scheduler.v1.workflow_pb2 import WorkflowDocument
+
+from nodeflow_sdk.authoring.definition import Definition
+from nodeflow_sdk.authoring.errors import WiringError, calling_place
+from nodeflow_sdk.authoring.options import Duration
+from nodeflow_sdk.client import Client
+from nodeflow_sdk.payloads import to_payload
+from nodeflow_sdk.request_ids import new_request_id
+from nodeflow_sdk.running.background import Background
+from nodeflow_sdk.running.handles import AsyncExecution, Execution
+from nodeflow_sdk.running.remote import Remote
+from nodeflow_shared.errors import FieldViolation, InvalidInput
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# One for each process: what it holds is started with the first run and stopped at exit.
+_BACKGROUND: Final = Background()
+_RUNNER: Final = "nodeflow_worker.runner"
+OPTIONS: Final = frozenset({"suite", "request_id", "labels"})
+
+
+class Workflow(Generic[P, R]):
+    """A workflow. Calling it runs its function: in plain code with values, inside another workflow as a part of that.
+
+    Everything that runs takes, besides the inputs: `suite` (the address of a scheduler; else NODEFLOW_ADDRESS, else
+    the suite of this directory, else one that is started in `.nodeflow/` and stopped with this process), `request_id`
+    (a repeat with it starts nothing new) and `labels`.
+    """
+
+    def __init__(self, definition: Definition, function: Callable[P, R]) -> None:
+        self._definition = definition
+        self._function = function
+        update_wrapper(self, function)
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function: its nodes become part of a workflow that is being defined, or run here and now."""
+        return self._function(*args, **kwargs)
+
+    @property
+    def name(self) -> str:
+        """Its name on a suite."""
+        return self._definition.name
+
+    def document(self) -> dict[str, object]:
+        """Return it as a workflow document, which can be written to a file and run by any client."""
+        return self._definition.document()
+
+    def run(
+        self,
+        *args: Any,  # the inputs, checked against the function's signature and hints
+        suite: str | None = None,
+        request_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        **inputs: Any,
+    ) -> R:
+        """Run it to its end; returns the result, raises NodeFailed. Interrupted, it cancels the execution."""
+        execution = self.start(*args, suite=suite, request_id=request_id, labels=labels, **inputs)
+        try:
+            return execution.result()
+        except KeyboardInterrupt:
+            execution.cancel("interrupted")
+            raise
+
+    async def arun(
+        self,
+        *args: Any,
+        suite: str | None = None,
+        request_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        **inputs: Any,
+    ) -> R:
+        """Run it to its end, on a running loop."""
+        execution = await self.astart(*args, suite=suite, request_id=request_id, labels=labels, **inputs)
+        return await execution.result()
+
+    def start(
+        self,
+        *args: Any,
+        suite: str | None = None,
+        request_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        **inputs: Any,
+    ) -> Execution[R]:
+        """Start it; returns a handle once the start is durable. Raises TypeError for inputs that do not fit."""
+        given = self._inputs(args, inputs)
+        remote = _BACKGROUND.call(self._start(given, suite, request_id, labels or {}))
+        return Execution(_BACKGROUND, remote)
+
+    async def astart(
+        self,
+        *args: Any,
+        suite: str | None = None,
+        request_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        **inputs: Any,
+    ) -> AsyncExecution[R]:
+        """Start it, on a running loop."""
+        given = self._inputs(args, inputs)
+        remote = await _BACKGROUND.acall(self._start(given, suite, request_id, labels or {}))
+        return AsyncExecution(_BACKGROUND, remote)
+
+    def start_many(
+        self,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        suite: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> list[Execution[R]]:
+        """Start it once for each of up to 10,000 sets of inputs, in one call; returns handles in order."""
+        given = [self._inputs((), each) for each in inputs]
+        remotes = _BACKGROUND.call(self._start_many(given, suite, labels or {}))
+        return [Execution(_BACKGROUND, remote) for remote in remotes]
+
+    def execution(self, execution_id: str, *, suite: str | None = None) -> Execution[R]:
+        """Return a handle of an execution that was started before, here or elsewhere."""
+        return Execution(_BACKGROUND, _BACKGROUND.call(self._remote(execution_id, suite)))
+
+    def register(self, *, suite: str | None = None) -> str:
+        """Register it on a suite, for others to start by name; returns the revision. Raises WiringError."""
+        return _BACKGROUND.call(self._register(suite))
+
+    def _inputs(self, args: tuple[object, ...], inputs: Mapping[str, object]) -> dict[str, object]:
+        _refuse_import_in_runner(self.name)
+        return self._definition.inputs(args, inputs)
+
+    def _workflow_document(self) -> WorkflowDocument:
+        return WorkflowDocument(
+            source=self._definition.source(),
+            content_type="application/json",
+            directory=str(self._definition.directory()),
+        )
+
+    async def _start(
+        self, inputs: Mapping[str, object], suite: str | None, request_id: str, labels: Mapping[str, str]
+    ) -> Remote:
+        document = self._workflow_document()
+        connected = await _BACKGROUND.connected(suite)
+        try:
+            execution = await connected.client.submit(document, inputs, request_id=request_id, labels=labels)
+        except InvalidInput as error:
+            raise self._at_its_line(error) from error
+        return self._handle(connected.client, execution.execution_id)
+
+    async def _start_many(
+        self, inputs: Iterable[Mapping[str, object]], suite: str | None, labels: Mapping[str, str]
+    ) -> list[Remote]:
+        submissions = [
+            Submission(inputs=to_payload(each), request_id=new_request_id(), labels=labels) for each in inputs
+        ]
+        document = self._workflow_document()
+        connected = await _BACKGROUND.connected(suite)
+        try:
+            ids = await connected.client.submit_many(document, submissions)
+        except InvalidInput as error:
+            raise self._at_its_line(error) from error
+        return [self._handle(connected.client, each) for each in ids]
+
+    async def _remote(self, execution_id: str, suite: str | None) -> Remote:
+        client = (await _BACKGROUND.connected(suite)).client
+        return self._handle(client, (await client.get(execution_id)).execution_id)
+
+    async def _register(self, suite: str | None) -> str:
+        document = self._workflow_document()
+        connected = await _BACKGROUND.connected(suite)
+        try:
+            return (await connected.client.register(document)).revision
+        except InvalidInput as error:
+            raise self._at_its_line(error) from error
+
+    def _handle(self, client: Client, execution_id: str) -> Remote:
+        outputs = self._definition.outputs
+        return Remote(client, execution_id, whole=outputs.whole, value=outputs.value)
+
+    def _at_its_line(self, error: InvalidInput) -> Exception:
+        """Return a fault of the document as one of the line that it comes from; others as they are."""
+        fault = next((each for each in error.violations if not each.path.startswith("inputs.")), None)
+        return error if fault is None else self._wiring_error(fault)
+
+    def _wiring_error(self, fault: FieldViolation) -> WiringError:
+        return WiringError(self._definition.place_in(fault.path), f"{fault.path}: {fault.description}", fault.hint)
+
+
+@overload
+def workflow(function: Callable[P, R], /) -> Workflow[P, R]: ...
+
+
+@overload
+def workflow(
+    *, name: str = "", timeout: Duration | None = None, on_failure: str | None = None
+) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
+
+
+def workflow(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    name: str = "",
+    timeout: Duration | None = None,
+    on_failure: str | None = None,
+) -> Workflow[P, R] | Callable[[Callable[P, R]], Workflow[P, R]]:
+    """Make a workflow of a function that calls nodes: `@workflow`, or `@workflow(timeout="10m")`.
+
+    The function runs once, here and now, to record its calls; its parameters are the inputs. `timeout` bounds an
+    execution; `on_failure` is what the failure of a node does: "cancel_dependents" (the default), "fail_fast" or
+    "continue". Raises WiringError, which names the line at fault.
+    """
+
+    def made(decorated: Callable[P, R]) -> Workflow[P, R]:
+        definition = Definition(decorated, name=name, timeout=timeout, on_failure=on_failure, reserved=OPTIONS)
+        return Workflow(definition, decorated)
+
+    return made(function) if function is not None else made
+
+
+def _refuse_import_in_runner(name: str) -> None:
+    """Raise WiringError if a worker is importing the module that runs a workflow: each run would start another."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is None or not spec.name.startswith(_RUNNER):
+        return
+    frame = sys._getframe(1)  # noqa: SLF001  # the documented way to the caller
+    while frame.f_back is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
+            raise WiringError(
+                calling_place(),
+                f"{name} runs whenever its module is imported, and workers import it to find the nodes",
+                'put it under `if __name__ == "__main__":`',
+            )
+        frame = frame.f_back
