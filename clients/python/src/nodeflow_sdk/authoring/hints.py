@@ -59,7 +59,7 @@ def needs_conversion(hint: object) -> bool:
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
         return False
-    if origin is tuple:
+    if origin in (tuple, set, frozenset):
         return True
     if origin is typing.Annotated or origin in (typing.Union, types.UnionType) or origin in _LISTS | _OBJECTS:
         return any(needs_conversion(argument) for argument in typing.get_args(hint))

@@ -103,6 +103,7 @@ class Node(Generic[P, R]):
     def _recorded(
         self, recording: Recording, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any], *, mapped: bool
     ) -> NodeOutput:
+        function = str(self._origin)
         if not NAME.fullmatch(self._title):
             raise WiringError(place, f"{self._title!r} cannot be the name of a node", 'name it: @node(name="…")')
         written = Written(recording)
@@ -124,7 +125,7 @@ class Node(Generic[P, R]):
         call = Call(
             name=name,
             place=place,
-            fields={"function": str(self._origin), **self._fields, **summary_of(self._function)},
+            fields={"function": function, **self._fields, **summary_of(self._function)},
             arguments=arguments,
             map=cast("str | list[object]", written.value(items, "the list to map over")) if mapped else None,
             data_from=written.nodes,

@@ -1,0 +1,115 @@
+"""What workflows compile to: golden documents, each of which the scheduler's own compiler accepts."""
+
+from pathlib import Path
+
+import pytest
+from tests.unit.sdk_authoring.modules import load
+
+from nodeflow_scheduler.domain.document import compile_document
+from nodeflow_scheduler.domain.workflow import Workflow as Compiled
+from nodeflow_sdk import Workflow
+
+GOLDEN = Path(__file__).with_name("golden")
+
+CASES = {
+    "word_count": '''
+@node(name="tally", retries=2, timeout="30s", backoff=Backoff(initial="100ms", factor=3, max=10), when="true")
+def tally(path: str) -> int:
+    """Count something.
+
+    More of it.
+    """
+
+@workflow(name="word-count", timeout=90, on_failure="continue")
+def flow(paths: list[str] = ["a", "b"], limit: Optional[int] = None) -> int:
+    """Words in files."""
+    return total(tally.map(paths))
+''',
+    "wiring": """
+@node
+def scale(factor: float, value: int, offset: int = 0) -> float: ...
+
+@workflow
+def flow(paths: list[str], factor: float):
+    counts = count.map(paths)
+    scaled = scale.map(counts, factor=factor)
+    first = scale(factor=1.5, value=counts[0])
+    last = anything([first, "a${b"])
+    done = count.after(last, scaled)("done")
+    done.after(first)
+    return {"scaled": scaled, "last": last, "all": [done, {"counts": counts}]}
+""",
+    "fields": """
+@dataclass
+class Size:
+    width: int
+    height: int
+
+class Report(TypedDict):
+    size: Size
+    names: list[str]
+
+@node
+def measure(path: str) -> Size: ...
+
+@node
+def report() -> Report: ...
+
+@node
+def area(width: int, height: int) -> int: ...
+
+@workflow
+def flow(size: Size, colour: Literal["red", "green"] = "red"):
+    mine = measure(report()["names"][0])
+    return area(mine.width, size.height), report()["size"].width, colour
+""",
+    "inlined": """
+@workflow
+def part(paths: list[str]) -> int:
+    return total(count.map(paths))
+
+@workflow
+def flow():
+    return anything([part(["a"]), part(["b"])])
+""",
+    "no_result": """
+@workflow
+def flow():
+    count("a")
+""",
+}
+
+
+def compiled(flow: Workflow[..., object]) -> Compiled:
+    source = flow._definition.source()
+    return compile_document(source, "application/json", "/somewhere")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_workflow_compiles_to_its_golden_document(tmp_path: Path, name: str) -> None:
+    module = load(tmp_path, CASES[name])
+    text = module.flow._definition.source().decode().replace(module.__name__, "user_code") + "\n"
+    golden = GOLDEN / f"{name}.json"
+    assert text == golden.read_text(), f"if the change is meant, write this to {golden}:\n{text}"
+    compiled(module.flow)
+
+
+def test_dependencies_follow_from_data_and_from_order(tmp_path: Path) -> None:
+    workflow = compiled(load(tmp_path, CASES["wiring"]).flow)
+    names = [node.name for node in workflow.nodes]
+    needed = {node.name: {names[each] for each in node.dependencies} for node in workflow.nodes}
+    assert needed == {
+        "count": set(),
+        "scale": {"count"},
+        "scale_2": {"count"},
+        "anything": {"scale_2"},
+        "count_2": {"anything", "scale", "scale_2"},
+    }
+
+
+def test_defining_twice_gives_the_same_revision(tmp_path: Path) -> None:
+    module = load(tmp_path, CASES["wiring"])
+    again = type(module.flow._definition)(
+        module.flow._function, name="", timeout=None, on_failure=None, reserved=frozenset()
+    )
+    assert again.source() == module.flow._definition.source()
