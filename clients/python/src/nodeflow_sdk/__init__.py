@@ -4,15 +4,9 @@ The names here are what user code needs; `nodeflow_sdk.client` is the API call b
 """
 
 from nodeflow_sdk.authoring import Backoff, Node, NodeOutput, WiringError, node
-from nodeflow_sdk.running import (
-    AsyncExecution,
-    Execution,
-    ExecutionCancelled,
-    ExecutionFailed,
-    NodeFailed,
-    State,
-    Update,
-)
+from nodeflow_sdk.running.failures import ExecutionCancelled, ExecutionFailed, NodeFailed
+from nodeflow_sdk.running.handles import AsyncExecution, Execution
+from nodeflow_sdk.running.updates import State, Update
 from nodeflow_sdk.workflow import Workflow, workflow
 
 __all__ = [

@@ -8,27 +8,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import update_wrapper
-from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
-
-from nodeflow.scheduler.v1.scheduler_service_pb2 import Submission
-from nodeflow.scheduler.v1.workflow_pb2 import WorkflowDocument
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast, overload
 
 from nodeflow_sdk.authoring.definition import Definition
 from nodeflow_sdk.authoring.errors import WiringError, calling_place
 from nodeflow_sdk.authoring.options import Duration
-from nodeflow_sdk.client import Client
-from nodeflow_sdk.payloads import to_payload
-from nodeflow_sdk.request_ids import new_request_id
-from nodeflow_sdk.running.background import Background
 from nodeflow_sdk.running.handles import AsyncExecution, Execution
-from nodeflow_sdk.running.remote import Remote
-from nodeflow_shared.errors import FieldViolation, InvalidInput
+from nodeflow_sdk.running.orders import Order, Submittable
+
+if TYPE_CHECKING:
+    from nodeflow_sdk.running.runs import Runs
+    from nodeflow_shared.errors import FieldViolation
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# One for each process: what it holds is started with the first run and stopped at exit.
-_BACKGROUND: Final = Background()
 _RUNNER: Final = "nodeflow_worker.runner"
 OPTIONS: Final = frozenset({"suite", "request_id", "labels"})
 
@@ -64,7 +59,7 @@ class Workflow(Generic[P, R]):
 
     def run(
         self,
-        *args: Any,  # the inputs, checked against the function's signature and hints
+        *args: Any,
         suite: str | None = None,
         request_id: str = "",
         labels: Mapping[str, str] | None = None,
@@ -100,8 +95,8 @@ class Workflow(Generic[P, R]):
     ) -> Execution[R]:
         """Start it; returns a handle once the start is durable. Raises TypeError for inputs that do not fit."""
         given = self._inputs(args, inputs)
-        remote = _BACKGROUND.call(self._start(given, suite, request_id, labels or {}))
-        return Execution(_BACKGROUND, remote)
+        order = Order(inputs=given, suite=suite, request_id=request_id, labels=labels or {})
+        return _runs().start(self._submittable(), order)
 
     async def astart(
         self,
@@ -113,8 +108,8 @@ class Workflow(Generic[P, R]):
     ) -> AsyncExecution[R]:
         """Start it, on a running loop."""
         given = self._inputs(args, inputs)
-        remote = await _BACKGROUND.acall(self._start(given, suite, request_id, labels or {}))
-        return AsyncExecution(_BACKGROUND, remote)
+        order = Order(inputs=given, suite=suite, request_id=request_id, labels=labels or {})
+        return await _runs().astart(self._submittable(), order)
 
     def start_many(
         self,
@@ -125,73 +120,29 @@ class Workflow(Generic[P, R]):
     ) -> list[Execution[R]]:
         """Start it once for each of up to 10,000 sets of inputs, in one call; returns handles in order."""
         given = [self._inputs((), each) for each in inputs]
-        remotes = _BACKGROUND.call(self._start_many(given, suite, labels or {}))
-        return [Execution(_BACKGROUND, remote) for remote in remotes]
+        return _runs().start_many(self._submittable(), given, suite, labels or {})
 
     def execution(self, execution_id: str, *, suite: str | None = None) -> Execution[R]:
         """Return a handle of an execution that was started before, here or elsewhere."""
-        return Execution(_BACKGROUND, _BACKGROUND.call(self._remote(execution_id, suite)))
+        return _runs().find(self._submittable(), execution_id, suite)
 
     def register(self, *, suite: str | None = None) -> str:
         """Register it on a suite, for others to start by name; returns the revision. Raises WiringError."""
-        return _BACKGROUND.call(self._register(suite))
+        return _runs().register(self._submittable(), suite)
 
     def _inputs(self, args: tuple[object, ...], inputs: Mapping[str, object]) -> dict[str, object]:
         _refuse_import_in_runner(self.name)
         return self._definition.inputs(args, inputs)
 
-    def _workflow_document(self) -> WorkflowDocument:
-        return WorkflowDocument(
-            source=self._definition.source(),
-            content_type="application/json",
-            directory=str(self._definition.directory()),
+    def _submittable(self) -> Submittable:
+        definition = self._definition
+        return Submittable(
+            source=definition.source(),
+            directory=str(definition.directory()),
+            whole=definition.outputs.whole,
+            value=definition.outputs.value,
+            at_fault=self._wiring_error,
         )
-
-    async def _start(
-        self, inputs: Mapping[str, object], suite: str | None, request_id: str, labels: Mapping[str, str]
-    ) -> Remote:
-        document = self._workflow_document()
-        connected = await _BACKGROUND.connected(suite)
-        try:
-            execution = await connected.client.submit(document, inputs, request_id=request_id, labels=labels)
-        except InvalidInput as error:
-            raise self._at_its_line(error) from error
-        return self._handle(connected.client, execution.execution_id)
-
-    async def _start_many(
-        self, inputs: Iterable[Mapping[str, object]], suite: str | None, labels: Mapping[str, str]
-    ) -> list[Remote]:
-        submissions = [
-            Submission(inputs=to_payload(each), request_id=new_request_id(), labels=labels) for each in inputs
-        ]
-        document = self._workflow_document()
-        connected = await _BACKGROUND.connected(suite)
-        try:
-            ids = await connected.client.submit_many(document, submissions)
-        except InvalidInput as error:
-            raise self._at_its_line(error) from error
-        return [self._handle(connected.client, each) for each in ids]
-
-    async def _remote(self, execution_id: str, suite: str | None) -> Remote:
-        client = (await _BACKGROUND.connected(suite)).client
-        return self._handle(client, (await client.get(execution_id)).execution_id)
-
-    async def _register(self, suite: str | None) -> str:
-        document = self._workflow_document()
-        connected = await _BACKGROUND.connected(suite)
-        try:
-            return (await connected.client.register(document)).revision
-        except InvalidInput as error:
-            raise self._at_its_line(error) from error
-
-    def _handle(self, client: Client, execution_id: str) -> Remote:
-        outputs = self._definition.outputs
-        return Remote(client, execution_id, whole=outputs.whole, value=outputs.value)
-
-    def _at_its_line(self, error: InvalidInput) -> Exception:
-        """Return a fault of the document as one of the line that it comes from; others as they are."""
-        fault = next((each for each in error.violations if not each.path.startswith("inputs.")), None)
-        return error if fault is None else self._wiring_error(fault)
 
     def _wiring_error(self, fault: FieldViolation) -> WiringError:
         return WiringError(self._definition.place_in(fault.path), f"{fault.path}: {fault.description}", fault.hint)
@@ -243,3 +194,12 @@ def _refuse_import_in_runner(name: str) -> None:
                 'put it under `if __name__ == "__main__":`',
             )
         frame = frame.f_back
+
+
+def _runs() -> Runs:
+    """Return what talks to suites; its module is loaded with the first run.
+
+    Not at the top: every runner imports this package with the user's module, and neither should its start pay for gRPC,
+    nor should user code find gRPC's threads around it.
+    """
+    return cast("Runs", import_module("nodeflow_sdk.running.runs").RUNS)

@@ -1,22 +1,5 @@
 """Runs of workflows from Python: a suite found or started once per process, executions as handles, failures raised.
 
-Owns the background loop that all of this lives on. Must not know how workflows are defined.
+Owns the background loop that all of this lives on. Must not know how workflows are defined. What users name (failures,
+handles, updates) loads no gRPC, as workers import it with every module of user code; `runs` and what it needs do.
 """
-
-from nodeflow_sdk.running.background import Background
-from nodeflow_sdk.running.failures import ExecutionCancelled, ExecutionFailed, NodeFailed
-from nodeflow_sdk.running.handles import AsyncExecution, Execution
-from nodeflow_sdk.running.remote import Remote
-from nodeflow_sdk.running.updates import State, Update
-
-__all__ = [
-    "AsyncExecution",
-    "Background",
-    "Execution",
-    "ExecutionCancelled",
-    "ExecutionFailed",
-    "NodeFailed",
-    "Remote",
-    "State",
-    "Update",
-]

@@ -3,12 +3,16 @@
 Owns the two faces. Must not know what they ask.
 """
 
-from collections.abc import AsyncIterator, Iterator
-from typing import Generic, TypeVar, cast
+from __future__ import annotations
 
-from nodeflow_sdk.running.background import Background
-from nodeflow_sdk.running.remote import Remote
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
 from nodeflow_sdk.running.updates import State, Update
+
+if TYPE_CHECKING:
+    from nodeflow_sdk.running.background import Background
+    from nodeflow_sdk.running.remote import Remote
 
 R = TypeVar("R")
 

@@ -12,9 +12,9 @@ from nodeflow.scheduler.v1.execution_pb2 import Execution
 
 from nodeflow_sdk.client import Client
 from nodeflow_sdk.progress.symbols import FINAL_EXECUTION_STATES, execution_state
-from nodeflow_sdk.running.failures import failure_of
 from nodeflow_sdk.running.results import read_outputs
-from nodeflow_sdk.running.updates import State, Update, update_of
+from nodeflow_sdk.running.updates import State, Update
+from nodeflow_sdk.running.wire import failure_of, update_of
 
 
 class Remote:

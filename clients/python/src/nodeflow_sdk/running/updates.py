@@ -4,12 +4,8 @@ Owns the form in which Python users see events. Must not know where events come 
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-
-from nodeflow.scheduler.v1.event_pb2 import Event
-
-from nodeflow_sdk.progress.symbols import execution_state, failure_line, task_state
 
 
 class State(StrEnum):
@@ -50,27 +46,3 @@ class Update:
         place = f"{self.node}[{self.item}]" if self.item is not None else self.node or "execution"
         tried = f" (attempt {self.attempt})" if self.attempt > 1 else ""
         return f"{place} {self.state}{tried}{f': {self.message}' if self.message else ''}"
-
-
-def update_of(event: Event) -> Update | None:
-    """Return an event as an update; None for one that is no change of state."""
-    time = event.event_time.ToDatetime(UTC)
-    match event.WhichOneof("detail"):
-        case "execution":
-            change = event.execution
-            message = failure_line(change.failure) if change.HasField("failure") else change.reason
-            state = State(execution_state(change.state))
-            return Update(sequence=event.sequence, time=time, state=state, message=message)
-        case "task":
-            task = event.task
-            return Update(
-                sequence=event.sequence,
-                time=time,
-                state=State(task_state(task.state)),
-                node=task.node,
-                item=task.map_index if task.HasField("map_index") else None,
-                attempt=task.attempt_number,
-                message=failure_line(task.failure) if task.HasField("failure") else task.reason,
-            )
-        case _:
-            return None

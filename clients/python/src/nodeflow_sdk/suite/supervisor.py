@@ -62,8 +62,9 @@ class Suite:
 
     def start(self, lives: asyncio.TaskGroup, outputs: asyncio.TaskGroup) -> None:
         """Start every service: each waits for its peers by itself, so that none waits for another's imports."""
-        for service, child in self._children.items():
-            lives.create_task(child.supervise(outputs), name=f"suite.{service}")
+        # Those that others wait for are a little ahead, which shows where there are fewer CPUs than services.
+        for service in reversed(STOP_ORDER):
+            lives.create_task(self._children[service].supervise(outputs), name=f"suite.{service}")
 
     async def wait_until_healthy(self) -> None:
         """Return when every service serves; raises SuiteError when that takes too long."""

@@ -25,6 +25,8 @@ from nodeflow_worker_manager.ports import ArtifactHeader, StoredArtifact, Worker
 
 ATTEMPT_TIMEOUT_S: Final = 5.0
 ARTIFACT_TIMEOUT_S: Final = 600.0
+# Workers wait while the state-manager is looked for; a single one does not mind being asked often.
+LONGEST_DELAY_S: Final = 0.2
 _PAGE: Final = 1_000
 
 _log = get_log()
@@ -150,7 +152,7 @@ class _Upload:
 
 async def _repeat(name: str, call: Callable[[], Awaitable[T]]) -> T:
     """Call until somebody answers; raises what the answer is if it is an error."""
-    delays = reconnect_delays()
+    delays = reconnect_delays(max_s=LONGEST_DELAY_S)
     said = False
     while True:
         try:

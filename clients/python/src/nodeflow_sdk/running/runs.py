@@ -1,0 +1,100 @@
+"""What a workflow asks of a suite: start, start many, find, register.
+
+Owns these conversations and the one background loop of the process. Must not know how a document was made.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from nodeflow.scheduler.v1.scheduler_service_pb2 import Submission
+from nodeflow.scheduler.v1.workflow_pb2 import WorkflowDocument
+
+from nodeflow_sdk.client import Client
+from nodeflow_sdk.payloads import to_payload
+from nodeflow_sdk.running.background import Background
+from nodeflow_sdk.running.handles import AsyncExecution, Execution
+from nodeflow_sdk.running.orders import Order, Submittable
+from nodeflow_sdk.running.remote import Remote
+from nodeflow_shared.errors import InvalidInput
+
+
+class Runs:
+    """Workflows on suites; every method raises NodeflowError, or what the workflow makes of a fault in its document."""
+
+    def __init__(self) -> None:
+        self._background = Background()
+
+    def start(self, workflow: Submittable, order: Order) -> Execution[Any]:
+        """Start an execution; returns once it is durable."""
+        return Execution(self._background, self._background.call(self._start(workflow, order)))
+
+    async def astart(self, workflow: Submittable, order: Order) -> AsyncExecution[Any]:
+        """Start an execution, on a running loop."""
+        return AsyncExecution(self._background, await self._background.acall(self._start(workflow, order)))
+
+    def start_many(
+        self,
+        workflow: Submittable,
+        inputs: Iterable[Mapping[str, object]],
+        suite: str | None,
+        labels: Mapping[str, str],
+    ) -> list[Execution[Any]]:
+        """Start an execution for each set of inputs, in one call."""
+        submissions = [Submission(inputs=to_payload(each), labels=labels) for each in inputs]
+        remotes = self._background.call(self._start_many(workflow, submissions, suite))
+        return [Execution(self._background, remote) for remote in remotes]
+
+    def find(self, workflow: Submittable, execution_id: str, suite: str | None) -> Execution[Any]:
+        """Return an execution that was started before; raises NotFound."""
+        return Execution(self._background, self._background.call(self._find(workflow, execution_id, suite)))
+
+    def register(self, workflow: Submittable, suite: str | None) -> str:
+        """Register a workflow; returns its revision."""
+        return self._background.call(self._register(workflow, suite))
+
+    async def _start(self, workflow: Submittable, order: Order) -> Remote:
+        async with self._judged(workflow, order.suite) as client:
+            execution = await client.submit(
+                _document(workflow), order.inputs, request_id=order.request_id, labels=order.labels
+            )
+        return _remote(workflow, client, execution.execution_id)
+
+    async def _start_many(
+        self, workflow: Submittable, submissions: list[Submission], suite: str | None
+    ) -> list[Remote]:
+        async with self._judged(workflow, suite) as client:
+            ids = await client.submit_many(_document(workflow), submissions)
+        return [_remote(workflow, client, each) for each in ids]
+
+    async def _find(self, workflow: Submittable, execution_id: str, suite: str | None) -> Remote:
+        client = (await self._background.connected(suite)).client
+        return _remote(workflow, client, (await client.get(execution_id)).execution_id)
+
+    async def _register(self, workflow: Submittable, suite: str | None) -> str:
+        async with self._judged(workflow, suite) as client:
+            return (await client.register(_document(workflow))).revision
+
+    @asynccontextmanager
+    async def _judged(self, workflow: Submittable, suite: str | None) -> AsyncIterator[Client]:
+        """Give the client of a suite; a fault that it finds in the document is raised as one of the line at fault."""
+        client = (await self._background.connected(suite)).client
+        try:
+            yield client
+        except InvalidInput as error:
+            fault = next((each for each in error.violations if not each.path.startswith("inputs.")), None)
+            if fault is None:
+                raise
+            raise workflow.at_fault(fault) from error
+
+
+def _document(workflow: Submittable) -> WorkflowDocument:
+    return WorkflowDocument(source=workflow.source, content_type="application/json", directory=workflow.directory)
+
+
+def _remote(workflow: Submittable, client: Client, execution_id: str) -> Remote:
+    return Remote(client, execution_id, whole=workflow.whole, value=workflow.value)
+
+
+# One for each process: it starts a thread with the first run, and stops at exit.
+RUNS: Final = Runs()
