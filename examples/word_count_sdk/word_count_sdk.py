@@ -1,6 +1,6 @@
 """Words in files, with the SDK: `python word_count_sdk.py` runs it, on a suite of its own if none is running."""
 
-# ruff: noqa: D103, PTH123, SIM115 -- as short as a first try is written
+# ruff: noqa: D103, PTH123 -- as short as a first try is written
 from nodeflow_sdk import node, workflow
 
 

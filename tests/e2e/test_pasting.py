@@ -115,8 +115,24 @@ async def test_the_workflow_of_the_readme_is_valid_and_runs(suite: Suite) -> Non
     assert done.code == 0, done.err
 
 
+async def test_the_python_workflow_of_the_readme_runs(suite: Suite) -> None:
+    [program] = blocks(README, "python")
+    file = suite.directory / "pasted.py"
+    file.write_text(program)
+    (suite.directory / "README.md").write_text("three words here")
+    (suite.directory / "Makefile").write_text("one")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(file)),
+        cwd=suite.directory,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, out.decode()) == (0, "4\n"), err.decode()
+
+
 async def test_the_program_in_the_page_of_the_client_runs(suite: Suite) -> None:
-    [program] = blocks(CLIENT_README, "python")
+    [program] = [block for block in blocks(CLIENT_README, "python") if "open_client" in block]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", program.replace("127.0.0.1:7420", suite.address())),
         cwd=suite.directory,
