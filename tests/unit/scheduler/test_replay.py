@@ -27,8 +27,9 @@ from tests.unit.scheduler.making import (
     workflow,
 )
 
-from nodeflow_scheduler.domain.events import TasksCompleted, sequence_count
+from nodeflow_scheduler.domain.events import Event, TasksCancelled, TasksCompleted, TasksSkipped, sequence_count
 from nodeflow_scheduler.domain.execution import Execution, IllegalTransition
+from nodeflow_scheduler.domain.explanation import Explanation, TaskReason
 from nodeflow_scheduler.domain.lifecycle import FINAL_TASK_STATES
 from nodeflow_scheduler.domain.messages import AttemptRef, Input, Outcome, Report, Stopped, Tick
 from nodeflow_scheduler.domain.placement import Key
@@ -192,6 +193,64 @@ def test_histories_are_gapless_and_no_task_has_two_results(compiled: Workflow, d
         held_tasks = {task for each in storm.lab.core.placement.sessions.values() for _, task, _ in each.live}
         stuck = set(execution.live_tasks()) - waiting - held_tasks
         assert stuck == set(), "every live attempt is in line or with a session (promise I4)"
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(compiled=workflows(), data=st.data())
+def test_every_execution_is_over_or_waits_for_something_that_is_named(compiled: Workflow, data: st.DataObject) -> None:
+    """Promise I4: the chain of what waits for other nodes ends in something that happens by itself."""
+    storm = Storm(data, compiled)
+    lab = storm.lab
+    told: dict[int, Explanation] = {}
+    for _ in range(data.draw(st.integers(1, 12))):
+        storm.one_turn()
+        execution = lab.execution()
+        told = {task: lab.core.explain(execution, task) for task in range(len(execution.states))}
+        if execution.finished:
+            assert {each.reason for each in told.values()} <= ENDINGS
+        else:
+            assert {each.reason for each in told.values()} & HAPPENS_BY_ITSELF
+            for task in execution.open_tasks():
+                assert told[task].reason in HAPPENS_BY_ITSELF | WAITS_FOR_NODES
+                assert bool(told[task].nodes) == (told[task].reason in WAITS_FOR_NODES)
+    events = [event for chunk in lab.log["e1"] for event in decode_chunk(chunk).events]
+    for task, cause in causes(events).items() if lab.execution().finished else ():
+        # Of a task whose parent failed in the very turn of a cancellation, both are true.
+        assert told[task].reason in (cause, TaskReason.PARENT_FAILED)
+        assert told[task].reason is cause or cause in (TaskReason.CANCEL_REQUESTED, TaskReason.EXECUTION_TIMEOUT)
+
+
+HAPPENS_BY_ITSELF = {
+    TaskReason.ARTIFACT,
+    TaskReason.BACKOFF,
+    TaskReason.NO_WORKER,
+    TaskReason.NO_FREE_SLOT,
+    TaskReason.HANDED_OUT,
+    TaskReason.UNCERTAIN_ATTEMPT,
+    TaskReason.RUNNING,
+    TaskReason.OUTPUTS,
+}
+WAITS_FOR_NODES = {TaskReason.DEPENDENCIES, TaskReason.ITEMS}
+CAUSES = {
+    "PARENT_FAILED": TaskReason.PARENT_FAILED,
+    "CONDITION_FALSE": TaskReason.CONDITION_FALSE,
+    "CANCEL_REQUESTED": TaskReason.CANCEL_REQUESTED,
+    "EXECUTION_TIMEOUT": TaskReason.EXECUTION_TIMEOUT,
+    "FAIL_FAST": TaskReason.FAIL_FAST,
+}
+ENDINGS = {*CAUSES.values(), TaskReason.COMPLETED, TaskReason.FAILED}
+
+
+def causes(events: list[Event]) -> dict[int, TaskReason]:
+    """Why tasks never had a result, as the events say; explanations have only the state to go by."""
+    found: dict[int, TaskReason] = {}
+    for event in events:
+        if isinstance(event, TasksCancelled):
+            found.update(dict.fromkeys(event.tasks, CAUSES[event.reason]))
+        elif isinstance(event, TasksSkipped):
+            cause = TaskReason.PARENT_FAILED if event.parent_failed else TaskReason.CONDITION_FALSE
+            found.update(dict.fromkeys(event.tasks, cause))
+    return found
 
 
 def test_a_snapshot_is_of_an_execution_that_has_begun() -> None:

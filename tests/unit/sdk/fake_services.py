@@ -16,6 +16,7 @@ from nodeflow.common.v1.payload_pb2 import Payload
 from nodeflow.scheduler.v1 import scheduler_service_pb2 as api
 from nodeflow.scheduler.v1.event_pb2 import Event, EventType, ExecutionChange, NodeExpansion, TaskChange
 from nodeflow.scheduler.v1.execution_pb2 import Execution, Task, TaskCounts
+from nodeflow.scheduler.v1.explanation_pb2 import TaskExplanation
 from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import (
     SchedulerServiceServicer,
     add_SchedulerServiceServicer_to_server,
@@ -151,6 +152,8 @@ class FakeScheduler(SchedulerServiceServicer):
         self.tasks: list[Task] = []
         self.faults: list[DocumentFault] = []
         self.artifacts: dict[str, bytes] = {}
+        self.explanations: list[TaskExplanation] = []
+        self.explained: list[api.ExplainTaskRequest] = []
         self.submit_error: NodeflowError | None = None
         self.break_watch_after: list[int] = []
         """How many events to send before the connection breaks, for each watch; later ones are not broken."""
@@ -222,6 +225,14 @@ class FakeScheduler(SchedulerServiceServicer):
     async def ListTasks(self, request: api.ListTasksRequest, context: Context) -> api.ListTasksResponse:  # noqa: N802
         wanted = [task for task in self.tasks if not request.state or task.state == request.state]
         return api.ListTasksResponse(tasks=wanted)
+
+    async def ExplainTask(  # noqa: N802
+        self, request: api.ExplainTaskRequest, context: Context
+    ) -> api.ExplainTaskResponse:
+        self.explained.append(request)
+        if not self.explanations:
+            raise NotFound("there is no such node", reason="TASK_NOT_FOUND")
+        return api.ExplainTaskResponse(explanation=self.explanations.pop(0))
 
     async def CancelExecution(  # noqa: N802
         self, request: api.CancelExecutionRequest, context: Context

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from nodeflow.common.v1.lifecycle_pb2 import TaskState
 from nodeflow.common.v1.payload_pb2 import Payload
 from nodeflow.scheduler.v1 import execution_pb2, scheduler_service_pb2, workflow_pb2
+from nodeflow.scheduler.v1.explanation_pb2 import TaskExplanation
 from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2
 from nodeflow.worker_manager.v1.worker_manager_service_pb2_grpc import WorkerManagerServiceStub
@@ -207,6 +208,15 @@ class Client:
         """Return a task with its result."""
         request = scheduler_service_pb2.GetTaskRequest(execution_id=execution_id, task_number=task_number)
         return (await self._connection.call(self._stub.GetTask, request)).task
+
+    async def explain(self, execution_id: str, task: int | str, map_index: int | None = None) -> TaskExplanation:
+        """Return why a task is where it is: by its number, or by its node and, for an item, its place in the list."""
+        request = scheduler_service_pb2.ExplainTaskRequest(execution_id=execution_id, map_index=map_index)
+        if isinstance(task, int):
+            request.task_number = task
+        else:
+            request.node = task
+        return (await self._connection.call(self._stub.ExplainTask, request)).explanation
 
     async def cancel(self, execution_id: str, reason: str = "") -> execution_pb2.Execution:
         """Cancel an execution; returns it as it is once that is durable."""

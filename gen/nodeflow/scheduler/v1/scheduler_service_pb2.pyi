@@ -11,6 +11,7 @@ from nodeflow.common.v1 import lifecycle_pb2 as _lifecycle_pb2
 from nodeflow.common.v1 import payload_pb2 as _payload_pb2
 from nodeflow.scheduler.v1 import event_pb2 as _event_pb2
 from nodeflow.scheduler.v1 import execution_pb2 as _execution_pb2
+from nodeflow.scheduler.v1 import explanation_pb2 as _explanation_pb2
 from nodeflow.scheduler.v1 import workflow_pb2 as _workflow_pb2
 import builtins as _builtins
 import sys
@@ -738,6 +739,71 @@ class GetTaskResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetTaskResponse: _TypeAlias = GetTaskResponse  # noqa: Y015
+
+@_typing.final
+class ExplainTaskRequest(_message.Message):
+    """Which task to explain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    TASK_NUMBER_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    MAP_INDEX_FIELD_NUMBER: _builtins.int
+    execution_id: _builtins.str
+    """The execution."""
+    task_number: _builtins.int
+    """The task's number."""
+    node: _builtins.str
+    """A node."""
+    map_index: _builtins.int
+    """With `node`: an item of a mapped node, by its place in the list, from 0. Absent for the node as a whole."""
+    def __init__(
+        self,
+        *,
+        execution_id: _builtins.str = ...,
+        task_number: _builtins.int = ...,
+        node: _builtins.str = ...,
+        map_index: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_map_index", b"_map_index", "map_index", b"map_index", "node", b"node", "task", b"task", "task_number", b"task_number"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_map_index", b"_map_index", "execution_id", b"execution_id", "map_index", b"map_index", "node", b"node", "task", b"task", "task_number", b"task_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__map_index: _TypeAlias = _typing.Literal["map_index"]  # noqa: Y015
+    _WhichOneofArgType__map_index: _TypeAlias = _typing.Literal["_map_index", b"_map_index"]  # noqa: Y015
+    _WhichOneofReturnType_task: _TypeAlias = _typing.Literal["task_number", "node"]  # noqa: Y015
+    _WhichOneofArgType_task: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__map_index) -> _WhichOneofReturnType__map_index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_task) -> _WhichOneofReturnType_task | None: ...
+
+Global___ExplainTaskRequest: _TypeAlias = ExplainTaskRequest  # noqa: Y015
+
+@_typing.final
+class ExplainTaskResponse(_message.Message):
+    """Why it is where it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def explanation(self) -> _explanation_pb2.TaskExplanation:
+        """The task with its reason."""
+
+    def __init__(
+        self,
+        *,
+        explanation: _explanation_pb2.TaskExplanation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTaskResponse: _TypeAlias = ExplainTaskResponse  # noqa: Y015
 
 @_typing.final
 class CancelExecutionRequest(_message.Message):

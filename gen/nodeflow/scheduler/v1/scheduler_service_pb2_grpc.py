@@ -93,6 +93,11 @@ class SchedulerServiceStub:
                 request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskRequest.SerializeToString,
                 response_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskResponse.FromString,
                 _registered_method=True)
+        self.ExplainTask = channel.unary_unary(
+                '/nodeflow.scheduler.v1.SchedulerService/ExplainTask',
+                request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ExplainTaskRequest.SerializeToString,
+                response_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ExplainTaskResponse.FromString,
+                _registered_method=True)
         self.CancelExecution = channel.unary_unary(
                 '/nodeflow.scheduler.v1.SchedulerService/CancelExecution',
                 request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelExecutionRequest.SerializeToString,
@@ -196,6 +201,14 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainTask(self, request, context):
+        """Tells why a task is where it is: what it waits for, or how it ended. An execution that is not over has a task that tells what it waits for.
+        Errors: NOT_FOUND, INVALID_ARGUMENT (neither a number nor a node), UNAVAILABLE (another scheduler has the execution; try again).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelExecution(self, request, context):
         """Cancels an execution: nothing new starts, and attempts under way are told to stop. Answered once it is durable. A repeat, and a cancellation of an execution that is
         already CANCELLED, returns it as it is. Errors: NOT_FOUND, FAILED_PRECONDITION (it is COMPLETED or FAILED).
@@ -268,6 +281,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.GetTask,
                     request_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskRequest.FromString,
                     response_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskResponse.SerializeToString,
+            ),
+            'ExplainTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainTask,
+                    request_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ExplainTaskRequest.FromString,
+                    response_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ExplainTaskResponse.SerializeToString,
             ),
             'CancelExecution': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelExecution,
@@ -581,6 +599,33 @@ class SchedulerService:
             '/nodeflow.scheduler.v1.SchedulerService/GetTask',
             nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskRequest.SerializeToString,
             nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nodeflow.scheduler.v1.SchedulerService/ExplainTask',
+            nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ExplainTaskRequest.SerializeToString,
+            nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ExplainTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,10 @@ class SchedulerServiceStub:
     """Lists the tasks of an execution by number. Errors: NOT_FOUND, INVALID_ARGUMENT (bad page token)."""
     GetTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetTaskRequest, _scheduler_service_pb2.GetTaskResponse]
     """Gets a task with its result. Errors: NOT_FOUND."""
+    ExplainTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ExplainTaskRequest, _scheduler_service_pb2.ExplainTaskResponse]
+    """Tells why a task is where it is: what it waits for, or how it ended. An execution that is not over has a task that tells what it waits for.
+    Errors: NOT_FOUND, INVALID_ARGUMENT (neither a number nor a node), UNAVAILABLE (another scheduler has the execution; try again).
+    """
     CancelExecution: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.CancelExecutionRequest, _scheduler_service_pb2.CancelExecutionResponse]
     """Cancels an execution: nothing new starts, and attempts under way are told to stop. Answered once it is durable. A repeat, and a cancellation of an execution that is
     already CANCELLED, returns it as it is. Errors: NOT_FOUND, FAILED_PRECONDITION (it is COMPLETED or FAILED).
@@ -165,6 +169,16 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_scheduler_service_pb2.GetTaskRequest, _abc.Awaitable[_scheduler_service_pb2.GetTaskResponse]],
     ) -> _abc.Awaitable[_scheduler_service_pb2.GetTaskResponse]:
         """Gets a task with its result. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ExplainTask(
+        self,
+        request: _scheduler_service_pb2.ExplainTaskRequest,
+        context: _aio.ServicerContext[_scheduler_service_pb2.ExplainTaskRequest, _abc.Awaitable[_scheduler_service_pb2.ExplainTaskResponse]],
+    ) -> _abc.Awaitable[_scheduler_service_pb2.ExplainTaskResponse]:
+        """Tells why a task is where it is: what it waits for, or how it ended. An execution that is not over has a task that tells what it waits for.
+        Errors: NOT_FOUND, INVALID_ARGUMENT (neither a number nor a node), UNAVAILABLE (another scheduler has the execution; try again).
+        """
 
     @_abc_1.abstractmethod
     def CancelExecution(

@@ -6,7 +6,9 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 
 from nodeflow_scheduler.domain.execution import Execution
+from nodeflow_scheduler.domain.explanation import Explanation
 from nodeflow_scheduler.domain.identity import is_execution_id
+from nodeflow_scheduler.domain.ledger import not_ours
 from nodeflow_scheduler.driver import Driver
 from nodeflow_scheduler.library import Library
 from nodeflow_scheduler.ports import Catalogue, Journal, LoggedChunk
@@ -75,6 +77,13 @@ class Reading:
             if len(self._cache) > CACHED_EXECUTIONS:
                 self._cache.popitem(last=False)
         return execution
+
+    def explain(self, execution: Execution, task: int) -> Explanation:
+        """Why a task is where it is. Raises Unavailable when the workers that it waits for are another scheduler's."""
+        ours = self._driver.execution(execution.execution_id) is execution
+        if not ours and not execution.finished:
+            raise not_ours(execution.shard)
+        return self._driver.core.explain(execution, task)
 
     async def committed(self) -> None:
         """Waits until all that an answer may reflect is committed. Raises Unavailable if part of it never happened."""

@@ -21,6 +21,7 @@ from nodeflow_scheduler.library import Library
 from nodeflow_scheduler.ports import Artifacts, Catalogue
 from nodeflow_scheduler.reading import Reading
 from nodeflow_scheduler.wire.cursors import execution_cursor, sequence_in, task_page, task_page_start
+from nodeflow_scheduler.wire.explanations import explanation_message, task_named
 from nodeflow_scheduler.wire.readers import (
     EventReader,
     execution_message,
@@ -201,6 +202,14 @@ class SchedulerServicer(SchedulerServiceServicer):
         message = task_message(execution, request.task_number, full=True)
         await self._reading.committed()
         return pb2.GetTaskResponse(task=message)
+
+    async def ExplainTask(self, request: pb2.ExplainTaskRequest, context: Context) -> pb2.ExplainTaskResponse:
+        """See the proto."""
+        execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
+        explanation = self._reading.explain(execution, task_named(execution, request))
+        message = explanation_message(execution, explanation)
+        await self._reading.committed()
+        return pb2.ExplainTaskResponse(explanation=message)
 
     async def WatchExecution(
         self, request: pb2.WatchExecutionRequest, context: Context

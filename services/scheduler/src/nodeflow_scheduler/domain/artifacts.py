@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 
 from nodeflow_scheduler.domain.messages import Fetch, Keep, Turn
-from nodeflow_scheduler.domain.placement import Grant
+from nodeflow_scheduler.domain.placement import Grant, Key
 from nodeflow_scheduler.domain.progress import NotAtHand, NotStored
 from nodeflow_scheduler.domain.scopes import scope_of
 from nodeflow_scheduler.domain.values import Stored
@@ -64,6 +64,10 @@ class ArtifactShelf:
             if value.data and value.digest and self._kept.get(key_of(execution.tenant, value.digest)) != "":
                 return value
         return None
+
+    def is_parked(self, key: Key) -> bool:
+        """Whether an attempt waits until its arguments are stored."""
+        return any(grant.key == key for grants in self._parked.values() for grant in grants)
 
     # -------------------------------------------------------------------- wait
 

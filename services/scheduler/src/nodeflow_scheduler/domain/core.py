@@ -15,6 +15,7 @@ from typing import Any
 from nodeflow_scheduler.domain.callers import Callers
 from nodeflow_scheduler.domain.events import NOT_DELIVERED
 from nodeflow_scheduler.domain.execution import Execution
+from nodeflow_scheduler.domain.explanation import Explanation, explain
 from nodeflow_scheduler.domain.failures import Failure, FailureKind
 from nodeflow_scheduler.domain.ledger import Ledger, Limits, not_ours
 from nodeflow_scheduler.domain.messages import (
@@ -77,6 +78,10 @@ class Core:
     def executions(self) -> dict[str, Execution]:
         """Executions in memory, by id. What they say may not be committed yet."""
         return self.ledger.executions
+
+    def explain(self, execution: Execution, task: int) -> Explanation:
+        """Why a task of an execution in memory is where it is."""
+        return explain(execution, task, self.placement, self.ledger.shelf.is_parked)
 
     # -------------------------------------------------------------------- turns
 
