@@ -233,6 +233,7 @@ def columns(execution: Execution) -> dict[str, object]:
         "attempts": execution.attempts,
         "tokens": execution.tokens,
         "outputs": execution.outputs,
+        "artifacts": execution.artifacts,
         "finishes_ms": execution.finishes_ms,
         # What no longer waits has no use for the count.
         "waiting": {task: execution.waiting[task] for task in pending},

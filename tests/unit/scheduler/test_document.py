@@ -11,7 +11,15 @@ from nodeflow_scheduler.domain.document import compile_document
 from nodeflow_scheduler.domain.document_faults import FAULTS_LIMIT, DocumentFaults, Fault
 from nodeflow_scheduler.domain.document_model import document_schema
 from nodeflow_scheduler.domain.expressions import Cel, Reference
-from nodeflow_scheduler.domain.workflow import Backoff, FailurePolicy, RetryPolicy, Workflow
+from nodeflow_scheduler.domain.workflow import (
+    Backoff,
+    FailurePolicy,
+    FunctionSpec,
+    ProcessLimits,
+    ProcessSpec,
+    RetryPolicy,
+    Workflow,
+)
 
 WORD_COUNT = """\
 apiVersion: nodeflow/v1
@@ -65,7 +73,11 @@ def test_the_example_compiles() -> None:
         "/jobs",
         FailurePolicy.CANCEL_DEPENDENTS,
     )
-    assert (count.name, count.function, count.timeout_ms) == ("count", "examples.word_count:count", 30_000)
+    assert (count.name, count.executor, count.timeout_ms) == (
+        "count",
+        FunctionSpec(function="examples.word_count:count"),
+        30_000,
+    )
     assert count.retry == RetryPolicy(
         attempts=3, backoff=Backoff(initial_ms=1_000, factor=2, max_ms=30_000, jitter=0.2)
     )
@@ -123,7 +135,9 @@ def test_yaml_anchors_and_merge_keys_work() -> None:
 
 def test_a_yaml_anchor_may_be_defined_anew() -> None:
     text = HEAD + "nodes:\n  a: {function: &f 'm:f'}\n  b: {function: &f 'm:g'}\n  c: {function: *f}\n"
-    assert [node.function for node in compiled(text).nodes] == ["m:f", "m:g", "m:g"]
+    assert [node.executor for node in compiled(text).nodes] == [
+        FunctionSpec(function=name) for name in ("m:f", "m:g", "m:g")
+    ]
 
 
 def test_ten_thousand_nodes_in_one_chain_compile() -> None:
@@ -257,12 +271,12 @@ def test_escaped_surrogates_are_characters_in_pairs_and_faults_alone() -> None:
 @pytest.mark.parametrize(
     ("node", "path", "description", "hint"),
     [
-        ("{}", "function", "is missing", "my_module:my_function"),
+        ("{}", "function", "is missing, and there is no `process`", "my_module:my_function"),
         ("{function: m.f}", "function", "does not name a function", "did you mean m:f?"),
         ("{function: 'rm -rf'}", "function", "does not name a function", "examples.word_count:count"),
         ("{function: 3}", "function", "must be text, not a number", ""),
         ("{function: m:f, funktion: x}", "funktion", "is not a known field", "did you mean function?"),
-        ("{function: m:f, zzz: x}", "zzz", "is not a known field", "the fields here are function, map, with"),
+        ("{function: m:f, zzz: x}", "zzz", "is not a known field", "the fields here are function, process, map, with"),
         ("{function: m:f, timeout: 30}", "timeout", "30 has no unit", "write 30s for seconds"),
         ("{function: m:f, timeout: 30 sec}", "timeout", "'30 sec' is not a duration", "1m30s"),
         ("{function: m:f, timeout: 0s}", "timeout", "longer than nothing", "leave it out"),
@@ -301,6 +315,33 @@ def test_escaped_surrogates_are_characters_in_pairs_and_faults_alone() -> None:
         ("{function: m:f, with: {p: '${index}'}}", "with.p", "there is no 'index' here", ""),
         ("{function: m:f, with: {p: ['${nodes.c.output}']}}", "with.p[0]", "there is no node 'c'", ""),
         ("3", "", "must be a mapping, not a number", ""),
+        ("{function: null}", "function", "is missing", "my_module:my_function"),
+        ("{function: m:f, process: {command: [a]}}", "process", "stands beside `function`", "take one out"),
+        ("{process: {command: [a]}, with: {x: 1}}", "with", "this node runs a process", "`env` or `stdin`"),
+        ("{process: sort}", "process", "must be a mapping, not text", 'command: ["sort"'),
+        ("{process: {}}", "process", "neither `command` nor `script`", 'command: ["sort"'),
+        ("{process: {command: [a], script: b}}", "process", "both `command` and `script`", "take one out"),
+        ("{process: {command: sort -u}}", "process.command", "must be a list, not text", "write script: |"),
+        ("{process: {command: []}}", "process.command", "names no program", "sort"),
+        ("{process: {command: [a, [b]]}}", "process.command[1]", "must be text, not a list", "stdin"),
+        ("{process: {command: [a, '${nodes.x.output}']}}", "process.command[1]", "there is no node 'x'", ""),
+        ("{process: {comand: [a]}}", "process.comand", "is not a known field", "did you mean command?"),
+        ("{process: {script: ' '}}", "process.script", "is empty", "/bin/sh"),
+        ("{process: {script: 'cat ${inputs.paths}'}}", "process.script", "cannot stand in a script", "$VALUE"),
+        ("{process: {script: 'a ${size(inputs.paths)}'}}", "process.script", "cannot stand in a script", "env: {"),
+        ("{map: [1], process: {script: 'a ${item}'}}", "process.script", "cannot stand in a script", "env: {"),
+        ("{process: {command: [a], env: {1a: b}}}", "process.env['1a']", "cannot be the name", "no digit first"),
+        ("{process: {command: [a], env: {NODEFLOW_X: b}}}", "process.env.NODEFLOW_X", "told by the engine", "another"),
+        ("{process: {command: [a], env: {X: [b]}}}", "process.env.X", "must be text, not a list", ""),
+        ("{process: {command: [a], stdin: '${item}'}}", "process.stdin", "there is no 'item' here", "`process`"),
+        ("{process: {command: [a], artifacts: [/etc/x]}}", "process.artifacts[0]", "is not a path below", "out/*.csv"),
+        ("{process: {command: [a], artifacts: [../x]}}", "process.artifacts[0]", "is not a path below", "out/*.csv"),
+        ("{process: {command: [a], limits: {memory: 5}}}", "process.limits.memory", "5 has no unit", "5Mi"),
+        ("{process: {command: [a], limits: {memory: 5 MB}}}", "process.limits.memory", "not an amount", "512Mi"),
+        ("{process: {command: [a], limits: {directory: 0Gi}}}", "process.limits.directory", "more than nothing", ""),
+        ("{process: {command: [a], limits: {cpu_time: 5}}}", "process.limits.cpu_time", "5 has no unit", "5s"),
+        ("{process: {command: [a], limits: {open_files: 2}}}", "process.limits.open_files", "at least 8", ""),
+        ("{process: {command: [a], limits: {ram: 2}}}", "process.limits.ram", "not a known field", "memory"),
     ],
 )
 def test_a_node_that_is_wrong(node: str, path: str, description: str, hint: str) -> None:
@@ -309,6 +350,37 @@ def test_a_node_that_is_wrong(node: str, path: str, description: str, hint: str)
     assert any(each in fault.description for each in description.split("|"))
     assert hint in fault.hint
     assert fault.line == 6
+
+
+PROCESS = """\
+sort:
+  map: ${inputs.paths}
+  process:
+    command: ["sort", "-u", "${item}", 5]
+    env: {LC_ALL: C, PLACE: "${index}"}
+    stdin: ${inputs.paths}
+    artifacts: ["out/*.csv"]
+    limits: {memory: 512Mi, cpu_time: 60s, open_files: 256, directory: 1Gi}
+"""
+
+
+def test_a_process() -> None:
+    [node] = compiled(workflow_of(PROCESS.rstrip(), "inputs: {paths: {}}\n")).nodes
+    assert node.executor == ProcessSpec(
+        script="",
+        command="sort -u ${item} 5",
+        artifacts=("out/*.csv",),
+        limits=ProcessLimits(memory_bytes=2**29, cpu_time_ms=60_000, open_files=256, directory_bytes=2**30),
+    )
+    assert list(node.arguments.expressions) == ["command", "env", "stdin"]
+    assert isinstance(node.arguments.expressions["stdin"], Reference)
+
+
+@pytest.mark.parametrize("script", ["echo ${HOME:-x} $$ ${#item} ${item}", "for item in a; do echo ${item}; done"])
+def test_a_script_is_the_shells(script: str) -> None:
+    [node] = compiled(workflow_of(f"a: {{process: {{script: {json.dumps(script)}}}}}")).nodes
+    assert isinstance(node.executor, ProcessSpec)
+    assert (node.executor.script, dict(node.arguments.expressions)) == (script, {})
 
 
 @pytest.mark.parametrize(

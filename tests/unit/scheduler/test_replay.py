@@ -31,7 +31,7 @@ from nodeflow_scheduler.domain.events import Event, TasksCancelled, TasksComplet
 from nodeflow_scheduler.domain.execution import Execution, IllegalTransition
 from nodeflow_scheduler.domain.explanation import Explanation, TaskReason
 from nodeflow_scheduler.domain.lifecycle import FINAL_TASK_STATES
-from nodeflow_scheduler.domain.messages import AttemptRef, Input, Outcome, Report, Stopped, Tick
+from nodeflow_scheduler.domain.messages import AttemptRef, Input, Outcome, Produced, Report, Stopped, Tick
 from nodeflow_scheduler.domain.placement import Key
 from nodeflow_scheduler.domain.values import Stored
 from nodeflow_scheduler.domain.workflow import Workflow
@@ -45,6 +45,7 @@ OUTCOMES: list[Outcome] = [
     b"null",
     Stored(content_type="text/plain", data=b"plain", size_bytes=5),
     Stored(digest="sha256:5", size_bytes=70_000),
+    Produced(b"7", {"out/a.csv": Stored(digest="sha256:6", size_bytes=3)}),
     FLAKY,
     BROKEN,
     Stopped(),

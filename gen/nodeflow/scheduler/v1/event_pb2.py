@@ -28,21 +28,25 @@ from nodeflow.common.v1 import lifecycle_pb2 as nodeflow_dot_common_dot_v1_dot_l
 from nodeflow.common.v1 import payload_pb2 as nodeflow_dot_common_dot_v1_dot_payload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!nodeflow/scheduler/v1/event.proto\x12\x15nodeflow.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a nodeflow/common/v1/failure.proto\x1a\"nodeflow/common/v1/lifecycle.proto\x1a nodeflow/common/v1/payload.proto\"\xc4\x02\n\x05\x45vent\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x04type\x18\x04 \x01(\x0e\x32 .nodeflow.scheduler.v1.EventType\x12;\n\texecution\x18\x05 \x01(\x0b\x32&.nodeflow.scheduler.v1.ExecutionChangeH\x00\x12\x31\n\x04task\x18\x06 \x01(\x0b\x32!.nodeflow.scheduler.v1.TaskChangeH\x00\x12\x39\n\texpansion\x18\x07 \x01(\x0b\x32$.nodeflow.scheduler.v1.NodeExpansionH\x00\x42\x08\n\x06\x64\x65tail\"\xd6\x01\n\x0f\x45xecutionChange\x12\x31\n\x05state\x18\x01 \x01(\x0e\x32\".nodeflow.common.v1.ExecutionState\x12\x10\n\x08workflow\x18\x02 \x01(\t\x12\x12\n\nnode_count\x18\x03 \x01(\r\x12,\n\x07outputs\x18\x04 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload\x12,\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1b.nodeflow.common.v1.Failure\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\xc9\x02\n\nTaskChange\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0btask_number\x18\x02 \x01(\r\x12\x16\n\tmap_index\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x16\n\x0e\x61ttempt_number\x18\x04 \x01(\r\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.nodeflow.common.v1.TaskState\x12+\n\x06output\x18\x06 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload\x12,\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x1b.nodeflow.common.v1.Failure\x12.\n\nretry_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tworker_id\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\tB\x0c\n\n_map_index\"E\n\rNodeExpansion\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x12\n\nfirst_item\x18\x02 \x01(\r\x12\x12\n\nitem_count\x18\x03 \x01(\r*\x8d\x02\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12 \n\x1c\x45VENT_TYPE_EXECUTION_STARTED\x10\x01\x12\"\n\x1e\x45VENT_TYPE_EXECUTION_COMPLETED\x10\x02\x12!\n\x1d\x45VENT_TYPE_NODE_STATE_CHANGED\x10\x03\x12\x1d\n\x19\x45VENT_TYPE_DATA_AVAILABLE\x10\x04\x12\x1d\n\x19\x45VENT_TYPE_ERROR_OCCURRED\x10\x05\x12\x1c\n\x18\x45VENT_TYPE_NODE_EXPANDED\x10\x06\x12\x1f\n\x1b\x45VENT_TYPE_CANCEL_REQUESTED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!nodeflow/scheduler/v1/event.proto\x12\x15nodeflow.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a nodeflow/common/v1/failure.proto\x1a\"nodeflow/common/v1/lifecycle.proto\x1a nodeflow/common/v1/payload.proto\"\xc4\x02\n\x05\x45vent\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x04type\x18\x04 \x01(\x0e\x32 .nodeflow.scheduler.v1.EventType\x12;\n\texecution\x18\x05 \x01(\x0b\x32&.nodeflow.scheduler.v1.ExecutionChangeH\x00\x12\x31\n\x04task\x18\x06 \x01(\x0b\x32!.nodeflow.scheduler.v1.TaskChangeH\x00\x12\x39\n\texpansion\x18\x07 \x01(\x0b\x32$.nodeflow.scheduler.v1.NodeExpansionH\x00\x42\x08\n\x06\x64\x65tail\"\xd6\x01\n\x0f\x45xecutionChange\x12\x31\n\x05state\x18\x01 \x01(\x0e\x32\".nodeflow.common.v1.ExecutionState\x12\x10\n\x08workflow\x18\x02 \x01(\t\x12\x12\n\nnode_count\x18\x03 \x01(\r\x12,\n\x07outputs\x18\x04 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload\x12,\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1b.nodeflow.common.v1.Failure\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\xdd\x03\n\nTaskChange\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0btask_number\x18\x02 \x01(\r\x12\x16\n\tmap_index\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x16\n\x0e\x61ttempt_number\x18\x04 \x01(\r\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.nodeflow.common.v1.TaskState\x12+\n\x06output\x18\x06 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload\x12,\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x1b.nodeflow.common.v1.Failure\x12.\n\nretry_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tworker_id\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x43\n\tartifacts\x18\x0b \x03(\x0b\x32\x30.nodeflow.scheduler.v1.TaskChange.ArtifactsEntry\x1aM\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload:\x02\x38\x01\x42\x0c\n\n_map_index\"E\n\rNodeExpansion\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x12\n\nfirst_item\x18\x02 \x01(\r\x12\x12\n\nitem_count\x18\x03 \x01(\r*\x8d\x02\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12 \n\x1c\x45VENT_TYPE_EXECUTION_STARTED\x10\x01\x12\"\n\x1e\x45VENT_TYPE_EXECUTION_COMPLETED\x10\x02\x12!\n\x1d\x45VENT_TYPE_NODE_STATE_CHANGED\x10\x03\x12\x1d\n\x19\x45VENT_TYPE_DATA_AVAILABLE\x10\x04\x12\x1d\n\x19\x45VENT_TYPE_ERROR_OCCURRED\x10\x05\x12\x1c\n\x18\x45VENT_TYPE_NODE_EXPANDED\x10\x06\x12\x1f\n\x1b\x45VENT_TYPE_CANCEL_REQUESTED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nodeflow.scheduler.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENTTYPE']._serialized_start=1145
-  _globals['_EVENTTYPE']._serialized_end=1414
+  _globals['_TASKCHANGE_ARTIFACTSENTRY']._loaded_options = None
+  _globals['_TASKCHANGE_ARTIFACTSENTRY']._serialized_options = b'8\001'
+  _globals['_EVENTTYPE']._serialized_start=1293
+  _globals['_EVENTTYPE']._serialized_end=1562
   _globals['_EVENT']._serialized_start=198
   _globals['_EVENT']._serialized_end=522
   _globals['_EXECUTIONCHANGE']._serialized_start=525
   _globals['_EXECUTIONCHANGE']._serialized_end=739
   _globals['_TASKCHANGE']._serialized_start=742
-  _globals['_TASKCHANGE']._serialized_end=1071
-  _globals['_NODEEXPANSION']._serialized_start=1073
-  _globals['_NODEEXPANSION']._serialized_end=1142
+  _globals['_TASKCHANGE']._serialized_end=1219
+  _globals['_TASKCHANGE_ARTIFACTSENTRY']._serialized_start=1128
+  _globals['_TASKCHANGE_ARTIFACTSENTRY']._serialized_end=1205
+  _globals['_NODEEXPANSION']._serialized_start=1221
+  _globals['_NODEEXPANSION']._serialized_end=1290
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from nodeflow.common.v1 import failure_pb2 as _failure_pb2
 from nodeflow.common.v1 import lifecycle_pb2 as _lifecycle_pb2
@@ -173,6 +175,27 @@ class TaskChange(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ArtifactsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _payload_pb2.Payload: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _payload_pb2.Payload | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NODE_FIELD_NUMBER: _builtins.int
     TASK_NUMBER_FIELD_NUMBER: _builtins.int
     MAP_INDEX_FIELD_NUMBER: _builtins.int
@@ -183,6 +206,7 @@ class TaskChange(_message.Message):
     RETRY_TIME_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """The node."""
     task_number: _builtins.int
@@ -209,6 +233,10 @@ class TaskChange(_message.Message):
     def retry_time(self) -> _timestamp_pb2.Timestamp:
         """When the next attempt is due, after a failure that is retried."""
 
+    @_builtins.property
+    def artifacts(self) -> _containers.MessageMap[_builtins.str, _payload_pb2.Payload]:
+        """References to the files that the accepted attempt left, by name."""
+
     def __init__(
         self,
         *,
@@ -222,10 +250,11 @@ class TaskChange(_message.Message):
         retry_time: _timestamp_pb2.Timestamp | None = ...,
         worker_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        artifacts: _abc.Mapping[_builtins.str, _payload_pb2.Payload] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_map_index", b"_map_index", "failure", b"failure", "map_index", b"map_index", "output", b"output", "retry_time", b"retry_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_map_index", b"_map_index", "attempt_number", b"attempt_number", "failure", b"failure", "map_index", b"map_index", "node", b"node", "output", b"output", "reason", b"reason", "retry_time", b"retry_time", "state", b"state", "task_number", b"task_number", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_map_index", b"_map_index", "artifacts", b"artifacts", "attempt_number", b"attempt_number", "failure", b"failure", "map_index", b"map_index", "node", b"node", "output", b"output", "reason", b"reason", "retry_time", b"retry_time", "state", b"state", "task_number", b"task_number", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__map_index: _TypeAlias = _typing.Literal["map_index"]  # noqa: Y015
     _WhichOneofArgType__map_index: _TypeAlias = _typing.Literal["_map_index", b"_map_index"]  # noqa: Y015

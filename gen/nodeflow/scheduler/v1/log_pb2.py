@@ -27,7 +27,7 @@ from nodeflow.common.v1 import lifecycle_pb2 as nodeflow_dot_common_dot_v1_dot_l
 from nodeflow.common.v1 import payload_pb2 as nodeflow_dot_common_dot_v1_dot_payload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnodeflow/scheduler/v1/log.proto\x12\x15nodeflow.scheduler.v1\x1a nodeflow/common/v1/failure.proto\x1a\"nodeflow/common/v1/lifecycle.proto\x1a nodeflow/common/v1/payload.proto\"j\n\x08LogChunk\x12\x14\n\x0ctime_unix_ms\x18\x01 \x01(\x03\x12\x15\n\rfencing_token\x18\x02 \x01(\x04\x12\x31\n\x07records\x18\x03 \x03(\x0b\x32 .nodeflow.scheduler.v1.LogRecord\"\xd9\x05\n\tLogRecord\x12\x44\n\x11\x65xecution_started\x18\x01 \x01(\x0b\x32\'.nodeflow.scheduler.v1.ExecutionStartedH\x00\x12:\n\x0ctasks_queued\x18\x02 \x01(\x0b\x32\".nodeflow.scheduler.v1.TasksQueuedH\x00\x12<\n\rtasks_started\x18\x03 \x01(\x0b\x32#.nodeflow.scheduler.v1.TasksStartedH\x00\x12@\n\x0ftasks_completed\x18\x04 \x01(\x0b\x32%.nodeflow.scheduler.v1.TasksCompletedH\x00\x12\x38\n\x0btask_failed\x18\x05 \x01(\x0b\x32!.nodeflow.scheduler.v1.TaskFailedH\x00\x12<\n\rattempts_lost\x18\x06 \x01(\x0b\x32#.nodeflow.scheduler.v1.AttemptsLostH\x00\x12<\n\rtasks_skipped\x18\x07 \x01(\x0b\x32#.nodeflow.scheduler.v1.TasksSkippedH\x00\x12@\n\x0ftasks_cancelled\x18\x08 \x01(\x0b\x32%.nodeflow.scheduler.v1.TasksCancelledH\x00\x12<\n\rnode_expanded\x18\t \x01(\x0b\x32#.nodeflow.scheduler.v1.NodeExpandedH\x00\x12\x42\n\x10\x63\x61ncel_requested\x18\n \x01(\x0b\x32&.nodeflow.scheduler.v1.CancelRequestedH\x00\x12\x46\n\x12\x65xecution_finished\x18\x0b \x01(\x0b\x32(.nodeflow.scheduler.v1.ExecutionFinishedH\x00\x42\x08\n\x06record\"\x90\x02\n\x10\x45xecutionStarted\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08workflow\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06inputs\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x16\n\x0erequest_digest\x18\x06 \x01(\x0c\x12\x43\n\x06labels\x18\x07 \x03(\x0b\x32\x33.nodeflow.scheduler.v1.ExecutionStarted.LabelsEntry\x12\x18\n\x10\x64\x65\x61\x64line_unix_ms\x18\x08 \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"<\n\x0bTasksQueued\x12\x14\n\x0ctask_numbers\x18\x01 \x03(\r\x12\x17\n\x0f\x61ttempt_numbers\x18\x02 \x03(\r\"P\n\x0cTasksStarted\x12\x14\n\x0ctask_numbers\x18\x01 \x03(\r\x12\x17\n\x0f\x61ttempt_numbers\x18\x02 \x03(\r\x12\x11\n\tworker_id\x18\x03 \x01(\t\"\xe5\x01\n\x0eTasksCompleted\x12\x14\n\x0ctask_numbers\x18\x01 \x03(\r\x12\x17\n\x0f\x61ttempt_numbers\x18\x02 \x03(\r\x12\x0f\n\x07outputs\x18\x03 \x03(\x0c\x12\x45\n\x08payloads\x18\x04 \x03(\x0b\x32\x33.nodeflow.scheduler.v1.TasksCompleted.PayloadsEntry\x1aL\n\rPayloadsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload:\x02\x38\x01\"~\n\nTaskFailed\x12\x13\n\x0btask_number\x18\x01 \x01(\r\x12\x16\n\x0e\x61ttempt_number\x18\x02 \x01(\r\x12,\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1b.nodeflow.common.v1.Failure\x12\x15\n\rretry_unix_ms\x18\x04 \x01(\x03\"M\n\x0c\x41ttemptsLost\x12\x14\n\x0ctask_numbers\x18\x01 \x03(\r\x12\x17\n\x0f\x61ttempt_numbers\x18\x02 \x03(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\";\n\x0cTasksSkipped\x12\x14\n\x0ctask_numbers\x18\x01 \x03(\r\x12\x15\n\rparent_failed\x18\x02 \x01(\x08\"6\n\x0eTasksCancelled\x12\x14\n\x0ctask_numbers\x18\x01 \x03(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"F\n\x0cNodeExpanded\x12\x13\n\x0btask_number\x18\x01 \x01(\r\x12\x12\n\nfirst_item\x18\x02 \x01(\r\x12\r\n\x05items\x18\x03 \x03(\x0c\"!\n\x0f\x43\x61ncelRequested\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xa2\x01\n\x11\x45xecutionFinished\x12\x31\n\x05state\x18\x01 \x01(\x0e\x32\".nodeflow.common.v1.ExecutionState\x12,\n\x07outputs\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload\x12,\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1b.nodeflow.common.v1.Failure\"\xad\n\n\x11\x45xecutionSnapshot\x12\x38\n\x07started\x18\x01 \x01(\x0b\x32\'.nodeflow.scheduler.v1.ExecutionStarted\x12\x15\n\rstart_unix_ms\x18\x02 \x01(\x03\x12\x14\n\x0ctime_unix_ms\x18\x03 \x01(\x03\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0e\n\x06states\x18\x05 \x01(\x0c\x12\x17\n\x0f\x61ttempt_numbers\x18\x06 \x03(\r\x12Q\n\rfailed_counts\x18\x07 \x03(\x0b\x32:.nodeflow.scheduler.v1.ExecutionSnapshot.FailedCountsEntry\x12M\n\x0blost_counts\x18\x08 \x03(\x0b\x32\x38.nodeflow.scheduler.v1.ExecutionSnapshot.LostCountsEntry\x12\x0f\n\x07outputs\x18\t \x03(\x0c\x12H\n\x08payloads\x18\n \x03(\x0b\x32\x36.nodeflow.scheduler.v1.ExecutionSnapshot.PayloadsEntry\x12T\n\x0fretries_unix_ms\x18\x0b \x03(\x0b\x32;.nodeflow.scheduler.v1.ExecutionSnapshot.RetriesUnixMsEntry\x12H\n\x08\x66\x61ilures\x18\x0c \x03(\x0b\x32\x36.nodeflow.scheduler.v1.ExecutionSnapshot.FailuresEntry\x12\x37\n\nexpansions\x18\r \x03(\x0b\x32#.nodeflow.scheduler.v1.NodeExpanded\x12\x16\n\x0e\x66\x65ncing_tokens\x18\x0e \x03(\x04\x12\x1a\n\rcancel_reason\x18\x0f \x01(\tH\x00\x88\x01\x01\x12\x18\n\x10\x66inishes_unix_ms\x18\x10 \x03(\x03\x12R\n\x0estarts_unix_ms\x18\x11 \x03(\x0b\x32:.nodeflow.scheduler.v1.ExecutionSnapshot.StartsUnixMsEntry\x12K\n\nworker_ids\x18\x12 \x03(\x0b\x32\x37.nodeflow.scheduler.v1.ExecutionSnapshot.WorkerIdsEntry\x1a\x33\n\x11\x46\x61iledCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a\x31\n\x0fLostCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1aL\n\rPayloadsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload:\x02\x38\x01\x1a\x34\n\x12RetriesUnixMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1aL\n\rFailuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Failure:\x02\x38\x01\x1a\x33\n\x11StartsUnixMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x30\n\x0eWorkerIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x10\n\x0e_cancel_reasonb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnodeflow/scheduler/v1/log.proto\x12\x15nodeflow.scheduler.v1\x1a nodeflow/common/v1/failure.proto\x1a\"nodeflow/common/v1/lifecycle.proto\x1a nodeflow/common/v1/payload.proto\"j\n\x08LogChunk\x12\x14\n\x0ctime_unix_ms\x18\x01 \x01(\x03\x12\x15\n\rfencing_token\x18\x02 \x01(\x04\x12\x31\n\x07records\x18\x03 \x03(\x0b\x32 .nodeflow.scheduler.v1.LogRecord\"\xd9\x05\n\tLogRecord\x12\x44\n\x11\x65xecution_started\x18\x01 \x01(\x0b\x32\'.nodeflow.scheduler.v1.ExecutionStartedH\x00\x12:\n\x0ctasks_queued\x18\x02 \x01(\x0b\x32\".nodeflow.scheduler.v1.TasksQueuedH\x00\x12<\n\rtasks_started\x18\x03 \x01(\x0b\x32#.nodeflow.scheduler.v1.TasksStartedH\x00\x12@\n\x0ftasks_completed\x18\x04 \x01(\x0b\x32%.nodeflow.scheduler.v1.TasksCompletedH\x00\x12\x38\n\x0btask_failed\x18\x05 \x01(\x0b\x32!.nodeflow.scheduler.v1.TaskFailedH\x00\x12<\n\rattempts_lost\x18\x06 \x01(\x0b\x32#.nodeflow.scheduler.v1.AttemptsLostH\x00\x12<\n\rtasks_skipped\x18\x07 \x01(\x0b\x32#.nodeflow.scheduler.v1.TasksSkippedH\x00\x12@\n\x0ftasks_cancelled\x18\x08 \x01(\x0b\x32%.nodeflow.scheduler.v1.TasksCancelledH\x00\x12<\n\rnode_expanded\x18\t \x01(\x0b\x32#.nodeflow.scheduler.v1.NodeExpandedH\x00\x12\x42\n\x10\x63\x61ncel_requested\x18\n \x01(\x0b\x32&.nodeflow.scheduler.v1.CancelRequestedH\x00\x12\x46\n\x12\x65xecution_finished\x18\x0b \x01(\x0b\x32(.nodeflow.scheduler.v1.ExecutionFinishedH\x00\x42\x08\n\x06record\"\x90\x02\n\x10\x45xecutionStarted\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08workflow\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06inputs\x18\x04 \x01(\x0c\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x16\n\x0erequest_digest\x18\x06 \x01(\x0c\x12\x43\n\x06labels\x18\x07 \x03(\x0b\x32\x33.nodeflow.scheduler.v1.ExecutionStarted.LabelsEntry\x12\x18\n\x10\x64\x65\x61\x64line_unix_ms\x18\x08 \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"<\n\x0bTasksQueued\x12\x14\n\x0ctask_numbers\x18\x01 \x03(\r\x12\x17\n\x0f\x61ttempt_numbers\x18\x02 \x03(\r\"P\n\x0cTasksStarted\x12\x14\n\x0ctask_numbers\x18\x01 \x03(\r\x12\x17\n\x0f\x61ttempt_numbers\x18\x02 \x03(\r\x12\x11\n\tworker_id\x18\x03 \x01(\t\"\x86\x03\n\x0eTasksCompleted\x12\x14\n\x0ctask_numbers\x18\x01 \x03(\r\x12\x17\n\x0f\x61ttempt_numbers\x18\x02 \x03(\r\x12\x0f\n\x07outputs\x18\x03 \x03(\x0c\x12\x45\n\x08payloads\x18\x04 \x03(\x0b\x32\x33.nodeflow.scheduler.v1.TasksCompleted.PayloadsEntry\x12G\n\tartifacts\x18\x05 \x03(\x0b\x32\x34.nodeflow.scheduler.v1.TasksCompleted.ArtifactsEntry\x1aL\n\rPayloadsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload:\x02\x38\x01\x1aV\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\x33\n\x05value\x18\x02 \x01(\x0b\x32$.nodeflow.scheduler.v1.TaskArtifacts:\x02\x38\x01\"\xa6\x01\n\rTaskArtifacts\x12\x46\n\tartifacts\x18\x01 \x03(\x0b\x32\x33.nodeflow.scheduler.v1.TaskArtifacts.ArtifactsEntry\x1aM\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload:\x02\x38\x01\"~\n\nTaskFailed\x12\x13\n\x0btask_number\x18\x01 \x01(\r\x12\x16\n\x0e\x61ttempt_number\x18\x02 \x01(\r\x12,\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1b.nodeflow.common.v1.Failure\x12\x15\n\rretry_unix_ms\x18\x04 \x01(\x03\"M\n\x0c\x41ttemptsLost\x12\x14\n\x0ctask_numbers\x18\x01 \x03(\r\x12\x17\n\x0f\x61ttempt_numbers\x18\x02 \x03(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\";\n\x0cTasksSkipped\x12\x14\n\x0ctask_numbers\x18\x01 \x03(\r\x12\x15\n\rparent_failed\x18\x02 \x01(\x08\"6\n\x0eTasksCancelled\x12\x14\n\x0ctask_numbers\x18\x01 \x03(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"F\n\x0cNodeExpanded\x12\x13\n\x0btask_number\x18\x01 \x01(\r\x12\x12\n\nfirst_item\x18\x02 \x01(\r\x12\r\n\x05items\x18\x03 \x03(\x0c\"!\n\x0f\x43\x61ncelRequested\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xa2\x01\n\x11\x45xecutionFinished\x12\x31\n\x05state\x18\x01 \x01(\x0e\x32\".nodeflow.common.v1.ExecutionState\x12,\n\x07outputs\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload\x12,\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1b.nodeflow.common.v1.Failure\"\xd1\x0b\n\x11\x45xecutionSnapshot\x12\x38\n\x07started\x18\x01 \x01(\x0b\x32\'.nodeflow.scheduler.v1.ExecutionStarted\x12\x15\n\rstart_unix_ms\x18\x02 \x01(\x03\x12\x14\n\x0ctime_unix_ms\x18\x03 \x01(\x03\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0e\n\x06states\x18\x05 \x01(\x0c\x12\x17\n\x0f\x61ttempt_numbers\x18\x06 \x03(\r\x12Q\n\rfailed_counts\x18\x07 \x03(\x0b\x32:.nodeflow.scheduler.v1.ExecutionSnapshot.FailedCountsEntry\x12M\n\x0blost_counts\x18\x08 \x03(\x0b\x32\x38.nodeflow.scheduler.v1.ExecutionSnapshot.LostCountsEntry\x12\x0f\n\x07outputs\x18\t \x03(\x0c\x12H\n\x08payloads\x18\n \x03(\x0b\x32\x36.nodeflow.scheduler.v1.ExecutionSnapshot.PayloadsEntry\x12T\n\x0fretries_unix_ms\x18\x0b \x03(\x0b\x32;.nodeflow.scheduler.v1.ExecutionSnapshot.RetriesUnixMsEntry\x12H\n\x08\x66\x61ilures\x18\x0c \x03(\x0b\x32\x36.nodeflow.scheduler.v1.ExecutionSnapshot.FailuresEntry\x12\x37\n\nexpansions\x18\r \x03(\x0b\x32#.nodeflow.scheduler.v1.NodeExpanded\x12\x16\n\x0e\x66\x65ncing_tokens\x18\x0e \x03(\x04\x12\x1a\n\rcancel_reason\x18\x0f \x01(\tH\x00\x88\x01\x01\x12\x18\n\x10\x66inishes_unix_ms\x18\x10 \x03(\x03\x12R\n\x0estarts_unix_ms\x18\x11 \x03(\x0b\x32:.nodeflow.scheduler.v1.ExecutionSnapshot.StartsUnixMsEntry\x12K\n\nworker_ids\x18\x12 \x03(\x0b\x32\x37.nodeflow.scheduler.v1.ExecutionSnapshot.WorkerIdsEntry\x12J\n\tartifacts\x18\x13 \x03(\x0b\x32\x37.nodeflow.scheduler.v1.ExecutionSnapshot.ArtifactsEntry\x1a\x33\n\x11\x46\x61iledCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a\x31\n\x0fLostCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1aL\n\rPayloadsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload:\x02\x38\x01\x1a\x34\n\x12RetriesUnixMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1aL\n\rFailuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Failure:\x02\x38\x01\x1a\x33\n\x11StartsUnixMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x30\n\x0eWorkerIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aV\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\x33\n\x05value\x18\x02 \x01(\x0b\x32$.nodeflow.scheduler.v1.TaskArtifacts:\x02\x38\x01\x42\x10\n\x0e_cancel_reasonb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONSTARTED_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_TASKSCOMPLETED_PAYLOADSENTRY']._loaded_options = None
   _globals['_TASKSCOMPLETED_PAYLOADSENTRY']._serialized_options = b'8\001'
+  _globals['_TASKSCOMPLETED_ARTIFACTSENTRY']._loaded_options = None
+  _globals['_TASKSCOMPLETED_ARTIFACTSENTRY']._serialized_options = b'8\001'
+  _globals['_TASKARTIFACTS_ARTIFACTSENTRY']._loaded_options = None
+  _globals['_TASKARTIFACTS_ARTIFACTSENTRY']._serialized_options = b'8\001'
   _globals['_EXECUTIONSNAPSHOT_FAILEDCOUNTSENTRY']._loaded_options = None
   _globals['_EXECUTIONSNAPSHOT_FAILEDCOUNTSENTRY']._serialized_options = b'8\001'
   _globals['_EXECUTIONSNAPSHOT_LOSTCOUNTSENTRY']._loaded_options = None
@@ -52,6 +56,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONSNAPSHOT_STARTSUNIXMSENTRY']._serialized_options = b'8\001'
   _globals['_EXECUTIONSNAPSHOT_WORKERIDSENTRY']._loaded_options = None
   _globals['_EXECUTIONSNAPSHOT_WORKERIDSENTRY']._serialized_options = b'8\001'
+  _globals['_EXECUTIONSNAPSHOT_ARTIFACTSENTRY']._loaded_options = None
+  _globals['_EXECUTIONSNAPSHOT_ARTIFACTSENTRY']._serialized_options = b'8\001'
   _globals['_LOGCHUNK']._serialized_start=162
   _globals['_LOGCHUNK']._serialized_end=268
   _globals['_LOGRECORD']._serialized_start=271
@@ -65,37 +71,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKSSTARTED']._serialized_start=1339
   _globals['_TASKSSTARTED']._serialized_end=1419
   _globals['_TASKSCOMPLETED']._serialized_start=1422
-  _globals['_TASKSCOMPLETED']._serialized_end=1651
-  _globals['_TASKSCOMPLETED_PAYLOADSENTRY']._serialized_start=1575
-  _globals['_TASKSCOMPLETED_PAYLOADSENTRY']._serialized_end=1651
-  _globals['_TASKFAILED']._serialized_start=1653
-  _globals['_TASKFAILED']._serialized_end=1779
-  _globals['_ATTEMPTSLOST']._serialized_start=1781
-  _globals['_ATTEMPTSLOST']._serialized_end=1858
-  _globals['_TASKSSKIPPED']._serialized_start=1860
-  _globals['_TASKSSKIPPED']._serialized_end=1919
-  _globals['_TASKSCANCELLED']._serialized_start=1921
-  _globals['_TASKSCANCELLED']._serialized_end=1975
-  _globals['_NODEEXPANDED']._serialized_start=1977
-  _globals['_NODEEXPANDED']._serialized_end=2047
-  _globals['_CANCELREQUESTED']._serialized_start=2049
-  _globals['_CANCELREQUESTED']._serialized_end=2082
-  _globals['_EXECUTIONFINISHED']._serialized_start=2085
-  _globals['_EXECUTIONFINISHED']._serialized_end=2247
-  _globals['_EXECUTIONSNAPSHOT']._serialized_start=2250
-  _globals['_EXECUTIONSNAPSHOT']._serialized_end=3575
-  _globals['_EXECUTIONSNAPSHOT_FAILEDCOUNTSENTRY']._serialized_start=3142
-  _globals['_EXECUTIONSNAPSHOT_FAILEDCOUNTSENTRY']._serialized_end=3193
-  _globals['_EXECUTIONSNAPSHOT_LOSTCOUNTSENTRY']._serialized_start=3195
-  _globals['_EXECUTIONSNAPSHOT_LOSTCOUNTSENTRY']._serialized_end=3244
-  _globals['_EXECUTIONSNAPSHOT_PAYLOADSENTRY']._serialized_start=1575
-  _globals['_EXECUTIONSNAPSHOT_PAYLOADSENTRY']._serialized_end=1651
-  _globals['_EXECUTIONSNAPSHOT_RETRIESUNIXMSENTRY']._serialized_start=3324
-  _globals['_EXECUTIONSNAPSHOT_RETRIESUNIXMSENTRY']._serialized_end=3376
-  _globals['_EXECUTIONSNAPSHOT_FAILURESENTRY']._serialized_start=3378
-  _globals['_EXECUTIONSNAPSHOT_FAILURESENTRY']._serialized_end=3454
-  _globals['_EXECUTIONSNAPSHOT_STARTSUNIXMSENTRY']._serialized_start=3456
-  _globals['_EXECUTIONSNAPSHOT_STARTSUNIXMSENTRY']._serialized_end=3507
-  _globals['_EXECUTIONSNAPSHOT_WORKERIDSENTRY']._serialized_start=3509
-  _globals['_EXECUTIONSNAPSHOT_WORKERIDSENTRY']._serialized_end=3557
+  _globals['_TASKSCOMPLETED']._serialized_end=1812
+  _globals['_TASKSCOMPLETED_PAYLOADSENTRY']._serialized_start=1648
+  _globals['_TASKSCOMPLETED_PAYLOADSENTRY']._serialized_end=1724
+  _globals['_TASKSCOMPLETED_ARTIFACTSENTRY']._serialized_start=1726
+  _globals['_TASKSCOMPLETED_ARTIFACTSENTRY']._serialized_end=1812
+  _globals['_TASKARTIFACTS']._serialized_start=1815
+  _globals['_TASKARTIFACTS']._serialized_end=1981
+  _globals['_TASKARTIFACTS_ARTIFACTSENTRY']._serialized_start=1904
+  _globals['_TASKARTIFACTS_ARTIFACTSENTRY']._serialized_end=1981
+  _globals['_TASKFAILED']._serialized_start=1983
+  _globals['_TASKFAILED']._serialized_end=2109
+  _globals['_ATTEMPTSLOST']._serialized_start=2111
+  _globals['_ATTEMPTSLOST']._serialized_end=2188
+  _globals['_TASKSSKIPPED']._serialized_start=2190
+  _globals['_TASKSSKIPPED']._serialized_end=2249
+  _globals['_TASKSCANCELLED']._serialized_start=2251
+  _globals['_TASKSCANCELLED']._serialized_end=2305
+  _globals['_NODEEXPANDED']._serialized_start=2307
+  _globals['_NODEEXPANDED']._serialized_end=2377
+  _globals['_CANCELREQUESTED']._serialized_start=2379
+  _globals['_CANCELREQUESTED']._serialized_end=2412
+  _globals['_EXECUTIONFINISHED']._serialized_start=2415
+  _globals['_EXECUTIONFINISHED']._serialized_end=2577
+  _globals['_EXECUTIONSNAPSHOT']._serialized_start=2580
+  _globals['_EXECUTIONSNAPSHOT']._serialized_end=4069
+  _globals['_EXECUTIONSNAPSHOT_FAILEDCOUNTSENTRY']._serialized_start=3548
+  _globals['_EXECUTIONSNAPSHOT_FAILEDCOUNTSENTRY']._serialized_end=3599
+  _globals['_EXECUTIONSNAPSHOT_LOSTCOUNTSENTRY']._serialized_start=3601
+  _globals['_EXECUTIONSNAPSHOT_LOSTCOUNTSENTRY']._serialized_end=3650
+  _globals['_EXECUTIONSNAPSHOT_PAYLOADSENTRY']._serialized_start=1648
+  _globals['_EXECUTIONSNAPSHOT_PAYLOADSENTRY']._serialized_end=1724
+  _globals['_EXECUTIONSNAPSHOT_RETRIESUNIXMSENTRY']._serialized_start=3730
+  _globals['_EXECUTIONSNAPSHOT_RETRIESUNIXMSENTRY']._serialized_end=3782
+  _globals['_EXECUTIONSNAPSHOT_FAILURESENTRY']._serialized_start=3784
+  _globals['_EXECUTIONSNAPSHOT_FAILURESENTRY']._serialized_end=3860
+  _globals['_EXECUTIONSNAPSHOT_STARTSUNIXMSENTRY']._serialized_start=3862
+  _globals['_EXECUTIONSNAPSHOT_STARTSUNIXMSENTRY']._serialized_end=3913
+  _globals['_EXECUTIONSNAPSHOT_WORKERIDSENTRY']._serialized_start=3915
+  _globals['_EXECUTIONSNAPSHOT_WORKERIDSENTRY']._serialized_end=3963
+  _globals['_EXECUTIONSNAPSHOT_ARTIFACTSENTRY']._serialized_start=1726
+  _globals['_EXECUTIONSNAPSHOT_ARTIFACTSENTRY']._serialized_end=1812
 # @@protoc_insertion_point(module_scope)

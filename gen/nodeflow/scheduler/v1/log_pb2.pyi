@@ -306,10 +306,32 @@ class TasksCompleted(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ArtifactsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        @_builtins.property
+        def value(self) -> Global___TaskArtifacts: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: Global___TaskArtifacts | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TASK_NUMBERS_FIELD_NUMBER: _builtins.int
     ATTEMPT_NUMBERS_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     PAYLOADS_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def task_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The tasks."""
@@ -326,6 +348,10 @@ class TasksCompleted(_message.Message):
     def payloads(self) -> _containers.MessageMap[_builtins.int, _payload_pb2.Payload]:
         """Results that are not inline JSON, by their place in the lists."""
 
+    @_builtins.property
+    def artifacts(self) -> _containers.MessageMap[_builtins.int, Global___TaskArtifacts]:
+        """Files that the attempts left, by their place in the lists."""
+
     def __init__(
         self,
         *,
@@ -333,14 +359,60 @@ class TasksCompleted(_message.Message):
         attempt_numbers: _abc.Iterable[_builtins.int] | None = ...,
         outputs: _abc.Iterable[_builtins.bytes] | None = ...,
         payloads: _abc.Mapping[_builtins.int, _payload_pb2.Payload] | None = ...,
+        artifacts: _abc.Mapping[_builtins.int, Global___TaskArtifacts] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_numbers", b"attempt_numbers", "outputs", b"outputs", "payloads", b"payloads", "task_numbers", b"task_numbers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt_numbers", b"attempt_numbers", "outputs", b"outputs", "payloads", b"payloads", "task_numbers", b"task_numbers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TasksCompleted: _TypeAlias = TasksCompleted  # noqa: Y015
+
+@_typing.final
+class TaskArtifacts(_message.Message):
+    """The artifacts of a task: the files that its accepted attempt left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ArtifactsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _payload_pb2.Payload: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _payload_pb2.Payload | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def artifacts(self) -> _containers.MessageMap[_builtins.str, _payload_pb2.Payload]:
+        """References to them, by name."""
+
+    def __init__(
+        self,
+        *,
+        artifacts: _abc.Mapping[_builtins.str, _payload_pb2.Payload] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskArtifacts: _TypeAlias = TaskArtifacts  # noqa: Y015
 
 @_typing.final
 class TaskFailed(_message.Message):
@@ -704,6 +776,27 @@ class ExecutionSnapshot(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ArtifactsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        @_builtins.property
+        def value(self) -> Global___TaskArtifacts: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: Global___TaskArtifacts | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STARTED_FIELD_NUMBER: _builtins.int
     START_UNIX_MS_FIELD_NUMBER: _builtins.int
     TIME_UNIX_MS_FIELD_NUMBER: _builtins.int
@@ -722,6 +815,7 @@ class ExecutionSnapshot(_message.Message):
     FINISHES_UNIX_MS_FIELD_NUMBER: _builtins.int
     STARTS_UNIX_MS_FIELD_NUMBER: _builtins.int
     WORKER_IDS_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
     start_unix_ms: _builtins.int
     """When it began."""
     time_unix_ms: _builtins.int
@@ -784,6 +878,10 @@ class ExecutionSnapshot(_message.Message):
     def worker_ids(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
         """On which worker attempts began, by task number."""
 
+    @_builtins.property
+    def artifacts(self) -> _containers.MessageMap[_builtins.int, Global___TaskArtifacts]:
+        """Artifacts, by task number."""
+
     def __init__(
         self,
         *,
@@ -805,10 +903,11 @@ class ExecutionSnapshot(_message.Message):
         finishes_unix_ms: _abc.Iterable[_builtins.int] | None = ...,
         starts_unix_ms: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
         worker_ids: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
+        artifacts: _abc.Mapping[_builtins.int, Global___TaskArtifacts] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "cancel_reason", b"cancel_reason", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "attempt_numbers", b"attempt_numbers", "cancel_reason", b"cancel_reason", "expansions", b"expansions", "failed_counts", b"failed_counts", "failures", b"failures", "fencing_tokens", b"fencing_tokens", "finishes_unix_ms", b"finishes_unix_ms", "lost_counts", b"lost_counts", "outputs", b"outputs", "payloads", b"payloads", "retries_unix_ms", b"retries_unix_ms", "sequence", b"sequence", "start_unix_ms", b"start_unix_ms", "started", b"started", "starts_unix_ms", b"starts_unix_ms", "states", b"states", "time_unix_ms", b"time_unix_ms", "worker_ids", b"worker_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "artifacts", b"artifacts", "attempt_numbers", b"attempt_numbers", "cancel_reason", b"cancel_reason", "expansions", b"expansions", "failed_counts", b"failed_counts", "failures", b"failures", "fencing_tokens", b"fencing_tokens", "finishes_unix_ms", b"finishes_unix_ms", "lost_counts", b"lost_counts", "outputs", b"outputs", "payloads", b"payloads", "retries_unix_ms", b"retries_unix_ms", "sequence", b"sequence", "start_unix_ms", b"start_unix_ms", "started", b"started", "starts_unix_ms", b"starts_unix_ms", "states", b"states", "time_unix_ms", b"time_unix_ms", "worker_ids", b"worker_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015

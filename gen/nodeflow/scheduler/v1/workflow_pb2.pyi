@@ -111,7 +111,7 @@ class Node(_message.Message):
     name: _builtins.str
     """Its name."""
     summary: _builtins.str
-    """What it executes, for people: `module:callable`."""
+    """What it executes, for people: `module:callable`, or the command line of a process."""
     mapped: _builtins.bool
     """Whether it has one task for each item of a list."""
     condition: _builtins.str

@@ -27,27 +27,37 @@ from nodeflow.common.v1 import failure_pb2 as nodeflow_dot_common_dot_v1_dot_fai
 from nodeflow.common.v1 import payload_pb2 as nodeflow_dot_common_dot_v1_dot_payload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(nodeflow/worker_manager/v1/attempt.proto\x12\x1anodeflow.worker_manager.v1\x1a\x1egoogle/protobuf/duration.proto\x1a nodeflow/common/v1/failure.proto\x1a nodeflow/common/v1/payload.proto\"u\n\nAttemptKey\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x13\n\x0btask_number\x18\x02 \x01(\r\x12\x16\n\x0e\x61ttempt_number\x18\x03 \x01(\r\x12\r\n\x05shard\x18\x04 \x01(\r\x12\x15\n\rfencing_token\x18\x05 \x01(\x04\"\x83\x01\n\x0f\x41ssignmentBatch\x12\x33\n\x05specs\x18\x01 \x03(\x0b\x32$.nodeflow.worker_manager.v1.TaskSpec\x12;\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32&.nodeflow.worker_manager.v1.Assignment\"\xbc\x01\n\x08TaskSpec\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08workflow\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12@\n\x08\x66unction\x18\x04 \x01(\x0b\x32,.nodeflow.worker_manager.v1.FunctionExecutorH\x00\x12\x32\n\x0f\x61ttempt_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\n\n\x08\x65xecutor\"7\n\x10\x46unctionExecutor\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x11\n\tdirectory\x18\x02 \x01(\t\"\xff\x01\n\nAssignment\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x13\n\x0btask_number\x18\x02 \x01(\r\x12\x16\n\x0e\x61ttempt_number\x18\x03 \x01(\r\x12\r\n\x05shard\x18\x04 \x01(\r\x12\x15\n\rfencing_token\x18\x05 \x01(\x04\x12\x0c\n\x04spec\x18\x06 \x01(\r\x12\x11\n\targuments\x18\x07 \x01(\x0c\x12\x41\n\nreferences\x18\x08 \x03(\x0b\x32-.nodeflow.worker_manager.v1.ArgumentReference\x12\x16\n\tmap_index\x18\t \x01(\rH\x00\x88\x01\x01\x42\x0c\n\n_map_index\"T\n\x11\x41rgumentReference\x12\x11\n\tparameter\x18\x01 \x01(\t\x12,\n\x07payload\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload\"\xbe\x01\n\x0e\x41ttemptUpdates\x12\x37\n\x07started\x18\x01 \x03(\x0b\x32&.nodeflow.worker_manager.v1.AttemptKey\x12:\n\x07results\x18\x02 \x03(\x0b\x32).nodeflow.worker_manager.v1.AttemptResult\x12\x37\n\x07refused\x18\x03 \x03(\x0b\x32&.nodeflow.worker_manager.v1.AttemptKey\"\x8a\x02\n\rAttemptResult\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x13\n\x0btask_number\x18\x02 \x01(\r\x12\x16\n\x0e\x61ttempt_number\x18\x03 \x01(\r\x12\r\n\x05shard\x18\x04 \x01(\r\x12\x15\n\rfencing_token\x18\x05 \x01(\x04\x12\x11\n\tresult_id\x18\x06 \x01(\x04\x12-\n\x06output\x18\x07 \x01(\x0b\x32\x1b.nodeflow.common.v1.PayloadH\x00\x12.\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x1b.nodeflow.common.v1.FailureH\x00\x12\x13\n\tcancelled\x18\t \x01(\x08H\x00\x42\t\n\x07outcomeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(nodeflow/worker_manager/v1/attempt.proto\x12\x1anodeflow.worker_manager.v1\x1a\x1egoogle/protobuf/duration.proto\x1a nodeflow/common/v1/failure.proto\x1a nodeflow/common/v1/payload.proto\"u\n\nAttemptKey\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x13\n\x0btask_number\x18\x02 \x01(\r\x12\x16\n\x0e\x61ttempt_number\x18\x03 \x01(\r\x12\r\n\x05shard\x18\x04 \x01(\r\x12\x15\n\rfencing_token\x18\x05 \x01(\x04\"\x83\x01\n\x0f\x41ssignmentBatch\x12\x33\n\x05specs\x18\x01 \x03(\x0b\x32$.nodeflow.worker_manager.v1.TaskSpec\x12;\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32&.nodeflow.worker_manager.v1.Assignment\"\xfc\x01\n\x08TaskSpec\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08workflow\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12@\n\x08\x66unction\x18\x04 \x01(\x0b\x32,.nodeflow.worker_manager.v1.FunctionExecutorH\x00\x12>\n\x07process\x18\x06 \x01(\x0b\x32+.nodeflow.worker_manager.v1.ProcessExecutorH\x00\x12\x32\n\x0f\x61ttempt_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\n\n\x08\x65xecutor\"7\n\x10\x46unctionExecutor\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x11\n\tdirectory\x18\x02 \x01(\t\"\xcb\x01\n\x0fProcessExecutor\x12\x0e\n\x06script\x18\x01 \x01(\t\x12\x11\n\tdirectory\x18\x02 \x01(\t\x12G\n\x11working_directory\x18\x03 \x01(\x0e\x32,.nodeflow.worker_manager.v1.WorkingDirectory\x12\x11\n\tartifacts\x18\x04 \x03(\t\x12\x39\n\x06limits\x18\x05 \x01(\x0b\x32).nodeflow.worker_manager.v1.ProcessLimits\"\x82\x01\n\rProcessLimits\x12\x14\n\x0cmemory_bytes\x18\x01 \x01(\x04\x12.\n\x0b\x63pu_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nopen_files\x18\x03 \x01(\r\x12\x17\n\x0f\x64irectory_bytes\x18\x04 \x01(\x04\"\xff\x01\n\nAssignment\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x13\n\x0btask_number\x18\x02 \x01(\r\x12\x16\n\x0e\x61ttempt_number\x18\x03 \x01(\r\x12\r\n\x05shard\x18\x04 \x01(\r\x12\x15\n\rfencing_token\x18\x05 \x01(\x04\x12\x0c\n\x04spec\x18\x06 \x01(\r\x12\x11\n\targuments\x18\x07 \x01(\x0c\x12\x41\n\nreferences\x18\x08 \x03(\x0b\x32-.nodeflow.worker_manager.v1.ArgumentReference\x12\x16\n\tmap_index\x18\t \x01(\rH\x00\x88\x01\x01\x42\x0c\n\n_map_index\"T\n\x11\x41rgumentReference\x12\x11\n\tparameter\x18\x01 \x01(\t\x12,\n\x07payload\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload\"\xbe\x01\n\x0e\x41ttemptUpdates\x12\x37\n\x07started\x18\x01 \x03(\x0b\x32&.nodeflow.worker_manager.v1.AttemptKey\x12:\n\x07results\x18\x02 \x03(\x0b\x32).nodeflow.worker_manager.v1.AttemptResult\x12\x37\n\x07refused\x18\x03 \x03(\x0b\x32&.nodeflow.worker_manager.v1.AttemptKey\"\xa6\x03\n\rAttemptResult\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x13\n\x0btask_number\x18\x02 \x01(\r\x12\x16\n\x0e\x61ttempt_number\x18\x03 \x01(\r\x12\r\n\x05shard\x18\x04 \x01(\r\x12\x15\n\rfencing_token\x18\x05 \x01(\x04\x12\x11\n\tresult_id\x18\x06 \x01(\x04\x12-\n\x06output\x18\x07 \x01(\x0b\x32\x1b.nodeflow.common.v1.PayloadH\x00\x12.\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x1b.nodeflow.common.v1.FailureH\x00\x12\x13\n\tcancelled\x18\t \x01(\x08H\x00\x12K\n\tartifacts\x18\n \x03(\x0b\x32\x38.nodeflow.worker_manager.v1.AttemptResult.ArtifactsEntry\x1aM\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload:\x02\x38\x01\x42\t\n\x07outcome*R\n\x10WorkingDirectory\x12!\n\x1dWORKING_DIRECTORY_UNSPECIFIED\x10\x00\x12\x1b\n\x17WORKING_DIRECTORY_EMPTY\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nodeflow.worker_manager.v1.attempt_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ATTEMPTRESULT_ARTIFACTSENTRY']._loaded_options = None
+  _globals['_ATTEMPTRESULT_ARTIFACTSENTRY']._serialized_options = b'8\001'
+  _globals['_WORKINGDIRECTORY']._serialized_start=2038
+  _globals['_WORKINGDIRECTORY']._serialized_end=2120
   _globals['_ATTEMPTKEY']._serialized_start=172
   _globals['_ATTEMPTKEY']._serialized_end=289
   _globals['_ASSIGNMENTBATCH']._serialized_start=292
   _globals['_ASSIGNMENTBATCH']._serialized_end=423
   _globals['_TASKSPEC']._serialized_start=426
-  _globals['_TASKSPEC']._serialized_end=614
-  _globals['_FUNCTIONEXECUTOR']._serialized_start=616
-  _globals['_FUNCTIONEXECUTOR']._serialized_end=671
-  _globals['_ASSIGNMENT']._serialized_start=674
-  _globals['_ASSIGNMENT']._serialized_end=929
-  _globals['_ARGUMENTREFERENCE']._serialized_start=931
-  _globals['_ARGUMENTREFERENCE']._serialized_end=1015
-  _globals['_ATTEMPTUPDATES']._serialized_start=1018
-  _globals['_ATTEMPTUPDATES']._serialized_end=1208
-  _globals['_ATTEMPTRESULT']._serialized_start=1211
-  _globals['_ATTEMPTRESULT']._serialized_end=1477
+  _globals['_TASKSPEC']._serialized_end=678
+  _globals['_FUNCTIONEXECUTOR']._serialized_start=680
+  _globals['_FUNCTIONEXECUTOR']._serialized_end=735
+  _globals['_PROCESSEXECUTOR']._serialized_start=738
+  _globals['_PROCESSEXECUTOR']._serialized_end=941
+  _globals['_PROCESSLIMITS']._serialized_start=944
+  _globals['_PROCESSLIMITS']._serialized_end=1074
+  _globals['_ASSIGNMENT']._serialized_start=1077
+  _globals['_ASSIGNMENT']._serialized_end=1332
+  _globals['_ARGUMENTREFERENCE']._serialized_start=1334
+  _globals['_ARGUMENTREFERENCE']._serialized_end=1418
+  _globals['_ATTEMPTUPDATES']._serialized_start=1421
+  _globals['_ATTEMPTUPDATES']._serialized_end=1611
+  _globals['_ATTEMPTRESULT']._serialized_start=1614
+  _globals['_ATTEMPTRESULT']._serialized_end=2036
+  _globals['_ATTEMPTRESULT_ARTIFACTSENTRY']._serialized_start=1948
+  _globals['_ATTEMPTRESULT_ARTIFACTSENTRY']._serialized_end=2025
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from nodeflow.common.v1 import failure_pb2 as _failure_pb2
 from nodeflow.common.v1 import payload_pb2 as _payload_pb2
 import builtins as _builtins
@@ -20,6 +21,26 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _WorkingDirectory:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WorkingDirectoryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkingDirectory.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORKING_DIRECTORY_UNSPECIFIED: _WorkingDirectory.ValueType  # 0
+    """Not said: as EMPTY."""
+    WORKING_DIRECTORY_EMPTY: _WorkingDirectory.ValueType  # 1
+    """In a new and empty directory, which is removed afterwards."""
+
+class WorkingDirectory(_WorkingDirectory, metaclass=_WorkingDirectoryEnumTypeWrapper):
+    """Where a process runs."""
+
+WORKING_DIRECTORY_UNSPECIFIED: WorkingDirectory.ValueType  # 0
+"""Not said: as EMPTY."""
+WORKING_DIRECTORY_EMPTY: WorkingDirectory.ValueType  # 1
+"""In a new and empty directory, which is removed afterwards."""
+Global___WorkingDirectory: _TypeAlias = WorkingDirectory  # noqa: Y015
 
 @_typing.final
 class AttemptKey(_message.Message):
@@ -99,6 +120,7 @@ class TaskSpec(_message.Message):
     WORKFLOW_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     FUNCTION_FIELD_NUMBER: _builtins.int
+    PROCESS_FIELD_NUMBER: _builtins.int
     ATTEMPT_TIMEOUT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """The tenant on whose behalf the task runs. Artifacts are read and written in this tenant."""
@@ -111,6 +133,10 @@ class TaskSpec(_message.Message):
         """A Python function."""
 
     @_builtins.property
+    def process(self) -> Global___ProcessExecutor:
+        """A process."""
+
+    @_builtins.property
     def attempt_timeout(self) -> _duration_pb2.Duration:
         """How long one attempt may run, from its start on the worker. Absent means no limit."""
 
@@ -121,13 +147,14 @@ class TaskSpec(_message.Message):
         workflow: _builtins.str = ...,
         node: _builtins.str = ...,
         function: Global___FunctionExecutor | None = ...,
+        process: Global___ProcessExecutor | None = ...,
         attempt_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_timeout", b"attempt_timeout", "executor", b"executor", "function", b"function"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_timeout", b"attempt_timeout", "executor", b"executor", "function", b"function", "process", b"process"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_timeout", b"attempt_timeout", "executor", b"executor", "function", b"function", "node", b"node", "tenant", b"tenant", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_timeout", b"attempt_timeout", "executor", b"executor", "function", b"function", "node", b"node", "process", b"process", "tenant", b"tenant", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_executor: _TypeAlias = _typing.Literal["function"]  # noqa: Y015
+    _WhichOneofReturnType_executor: _TypeAlias = _typing.Literal["function", "process"]  # noqa: Y015
     _WhichOneofArgType_executor: _TypeAlias = _typing.Literal["executor", b"executor"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_executor) -> _WhichOneofReturnType_executor | None: ...
 
@@ -160,6 +187,93 @@ class FunctionExecutor(_message.Message):
 Global___FunctionExecutor: _TypeAlias = FunctionExecutor  # noqa: Y015
 
 @_typing.final
+class ProcessExecutor(_message.Message):
+    """A process: a command, or a script for a shell, in a session and a working directory of its own.
+
+    What differs from task to task is in the assignment's arguments, an object with these members:
+    `command` (a list: the program and its arguments; absent for a script), `env` (an object: environment variables, beside the clean
+    ones that every process gets), `stdin` (what its standard input reads; absent for nothing; it may come by reference). Strings are taken
+    as they are, other values as JSON.
+
+    A process succeeds when it exits with code 0. Its output is what it wrote to the file that `NODEFLOW_OUTPUT` names: a JSON document, or lines of
+    `name=value`, which make an object of strings; null if it wrote nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCRIPT_FIELD_NUMBER: _builtins.int
+    DIRECTORY_FIELD_NUMBER: _builtins.int
+    WORKING_DIRECTORY_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    script: _builtins.str
+    """A script for `/bin/sh -e`, as it is. Empty for a command."""
+    directory: _builtins.str
+    """The directory of the workflow document. A process finds it in `NODEFLOW_WORKFLOW_DIR`; it runs elsewhere. May be empty."""
+    working_directory: Global___WorkingDirectory.ValueType
+    """The working directory."""
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Globs of the files that it leaves as artifacts, relative to the working directory; `**` means any number of directories. One that matches nothing is a failure."""
+
+    @_builtins.property
+    def limits(self) -> Global___ProcessLimits:
+        """What it may use."""
+
+    def __init__(
+        self,
+        *,
+        script: _builtins.str = ...,
+        directory: _builtins.str = ...,
+        working_directory: Global___WorkingDirectory.ValueType = ...,
+        artifacts: _abc.Iterable[_builtins.str] | None = ...,
+        limits: Global___ProcessLimits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "directory", b"directory", "limits", b"limits", "script", b"script", "working_directory", b"working_directory"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessExecutor: _TypeAlias = ProcessExecutor  # noqa: Y015
+
+@_typing.final
+class ProcessLimits(_message.Message):
+    """What a process and all that it starts may use together. Absent or 0 means no limit. Each one that is exceeded is a failure of its own name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    CPU_TIMEOUT_FIELD_NUMBER: _builtins.int
+    OPEN_FILES_FIELD_NUMBER: _builtins.int
+    DIRECTORY_BYTES_FIELD_NUMBER: _builtins.int
+    memory_bytes: _builtins.int
+    """Resident memory (`MEMORY_LIMIT`)."""
+    open_files: _builtins.int
+    """Open files of each process (`OPEN_FILES_LIMIT`)."""
+    directory_bytes: _builtins.int
+    """All files in the working directory and the temporary directory (`DIRECTORY_LIMIT`)."""
+    @_builtins.property
+    def cpu_timeout(self) -> _duration_pb2.Duration:
+        """Time on processors (`CPU_TIME_LIMIT`)."""
+
+    def __init__(
+        self,
+        *,
+        memory_bytes: _builtins.int = ...,
+        cpu_timeout: _duration_pb2.Duration | None = ...,
+        open_files: _builtins.int = ...,
+        directory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_timeout", b"cpu_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_timeout", b"cpu_timeout", "directory_bytes", b"directory_bytes", "memory_bytes", b"memory_bytes", "open_files", b"open_files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessLimits: _TypeAlias = ProcessLimits  # noqa: Y015
+
+@_typing.final
 class Assignment(_message.Message):
     """One attempt, handed to a worker."""
 
@@ -187,7 +301,7 @@ class Assignment(_message.Message):
     spec: _builtins.int
     """The position of the task's spec in the batch."""
     arguments: _builtins.bytes
-    """The arguments: a JSON object from parameter to value, in UTF-8."""
+    """The arguments: a JSON object from parameter to value, in UTF-8. For a process, see ProcessExecutor."""
     map_index: _builtins.int
     """For an item of a mapped node, its place in the list, from 0."""
     @_builtins.property
@@ -287,6 +401,27 @@ class AttemptResult(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ArtifactsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _payload_pb2.Payload: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _payload_pb2.Payload | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     EXECUTION_ID_FIELD_NUMBER: _builtins.int
     TASK_NUMBER_FIELD_NUMBER: _builtins.int
     ATTEMPT_NUMBER_FIELD_NUMBER: _builtins.int
@@ -296,6 +431,7 @@ class AttemptResult(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
     execution_id: _builtins.str
     """The execution."""
     task_number: _builtins.int
@@ -318,6 +454,10 @@ class AttemptResult(_message.Message):
     def failure(self) -> _failure_pb2.Failure:
         """It failed."""
 
+    @_builtins.property
+    def artifacts(self) -> _containers.MessageMap[_builtins.str, _payload_pb2.Payload]:
+        """With an output: the files that the attempt leaves, by their names. They are stored already, and count only once the result is accepted."""
+
     def __init__(
         self,
         *,
@@ -330,10 +470,11 @@ class AttemptResult(_message.Message):
         output: _payload_pb2.Payload | None = ...,
         failure: _failure_pb2.Failure | None = ...,
         cancelled: _builtins.bool = ...,
+        artifacts: _abc.Mapping[_builtins.str, _payload_pb2.Payload] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failure", b"failure", "outcome", b"outcome", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_number", b"attempt_number", "cancelled", b"cancelled", "execution_id", b"execution_id", "failure", b"failure", "fencing_token", b"fencing_token", "outcome", b"outcome", "output", b"output", "result_id", b"result_id", "shard", b"shard", "task_number", b"task_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt_number", b"attempt_number", "cancelled", b"cancelled", "execution_id", b"execution_id", "failure", b"failure", "fencing_token", b"fencing_token", "outcome", b"outcome", "output", b"output", "result_id", b"result_id", "shard", b"shard", "task_number", b"task_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["output", "failure", "cancelled"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

@@ -26,15 +26,22 @@ from nodeflow_scheduler.domain.document_model import (
     NodeModel,
     RetryModel,
 )
+from nodeflow_scheduler.domain.document_process import compile_process
 from nodeflow_scheduler.domain.document_shape import fitted
 from nodeflow_scheduler.domain.expressions import Arguments, Constant, Expression, Interpolation
 from nodeflow_scheduler.domain.inputs import InputsChecker, Schema, schema_problems
 from nodeflow_scheduler.domain.json_text import JsonValue, kind
 from nodeflow_scheduler.domain.templates import Names, compile_condition, compile_value
-from nodeflow_scheduler.domain.workflow import Backoff, NodeSpec, RetryPolicy, Workflow
+from nodeflow_scheduler.domain.workflow import (
+    Backoff,
+    FunctionSpec,
+    NodeSpec,
+    ProcessSpec,
+    RetryPolicy,
+    Workflow,
+)
 
 _SECTIONS: Final = ("inputs", "nodes", "outputs")
-_NODE_STAND_IN: Final[Mapping[str, JsonValue]] = {"function": "unknown:unknown"}
 _HEADER_STAND_IN: Final[Mapping[str, JsonValue]] = {"apiVersion": API_VERSION, "kind": KIND, "name": "unknown"}
 _DEFAULT_LONGEST_MS: Final = 60_000
 
@@ -127,16 +134,12 @@ class _Compiler:
 
     def _node(self, name: str, raw: JsonValue) -> NodeSpec:
         place: Path = ("nodes", name)
-        model = self.models[name] = fitted(NodeModel, raw, place, self.faults, stand_in=_NODE_STAND_IN)
+        model = self.models[name] = fitted(NodeModel, raw, place, self.faults, stand_in={})
         plain = Names(inputs=tuple(self.inputs), nodes=self.indices, own=name)
         mapped = "map" in model.model_fields_set
         per_item = Names(inputs=plain.inputs, nodes=self.indices, own=name, item=mapped)
-        arguments = Arguments(
-            {
-                parameter: compile_value(value, per_item, self.faults, (*place, "with", parameter))
-                for parameter, value in self._parameters(model, place).items()
-            }
-        )
+        self._check_executor(raw, model, place)
+        executor, arguments = self._executor(model, per_item, place)
         items = self._map(model.map, plain, (*place, "map")) if mapped else None
         when = None
         if "when" in model.model_fields_set:
@@ -144,7 +147,7 @@ class _Compiler:
         read = [each.nodes for each in (arguments, items, when) if each is not None]
         return NodeSpec(
             name=name,
-            function=model.function,
+            executor=executor,
             dependencies=tuple(sorted(self._needed(name, model).union(*read))),
             arguments=arguments,
             map=items,
@@ -152,6 +155,28 @@ class _Compiler:
             retry=_retry_policy(model.retry),
             timeout_ms=model.timeout,
         )
+
+    def _check_executor(self, raw: JsonValue, model: NodeModel, place: Path) -> None:
+        if not isinstance(raw, dict):
+            return
+        function, process = raw.get("function"), raw.get("process")
+        if function is not None and process is not None:
+            self.faults.add((*place, "process"), "stands beside `function`", "a node runs one of them: take one out")
+        elif function is None and process is None:
+            hint = 'such as function: my_module:my_function, or process: {command: ["sort", "-u", "${inputs.path}"]}'
+            self.faults.add((*place, "function"), "is missing, and there is no `process`", hint)
+        elif process is not None and model.arguments:
+            hint = "write ${…} in its `command`, `env` or `stdin`"
+            self.faults.add((*place, "with"), "gives arguments to a function, and this node runs a process", hint)
+
+    def _executor(self, model: NodeModel, names: Names, place: Path) -> tuple[FunctionSpec | ProcessSpec, Arguments]:
+        if model.process is not None:
+            return compile_process(model.process, names, self.faults, (*place, "process"))
+        arguments = {
+            parameter: compile_value(value, names, self.faults, (*place, "with", parameter))
+            for parameter, value in self._parameters(model, place).items()
+        }
+        return FunctionSpec(function=model.function or ""), Arguments(arguments)
 
     def _parameters(self, model: NodeModel, place: Path) -> Mapping[str, JsonValue]:
         for parameter in model.arguments:
@@ -214,7 +239,9 @@ class _Compiler:
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
     def _meaning(self, model: NodeModel) -> dict[str, object]:
-        return {**model.model_dump(mode="json"), "needs": sorted(set(model.needs))}
+        meaning = {**model.model_dump(mode="json"), "needs": sorted(set(model.needs))}
+        del meaning["process" if model.process is None else "function"]
+        return meaning
 
 
 def _retry_policy(model: RetryModel) -> RetryPolicy:

@@ -23,6 +23,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, WithJsonSc
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from nodeflow_scheduler.domain.durations import PATTERN, parse_duration
+from nodeflow_scheduler.domain.sizes import PATTERN as SIZE_PATTERN
+from nodeflow_scheduler.domain.sizes import parse_size
 from nodeflow_scheduler.domain.workflow import FailurePolicy
 
 API_VERSION: Final = "nodeflow/v1"
@@ -62,6 +64,20 @@ def _positive(milliseconds: int) -> int:
     return milliseconds
 
 
+def _size(value: object) -> int:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise _fault(f"{_shown(value)} has no unit", f"write {value:g}Mi for mebibytes, or {value:g}Gi")
+    if not isinstance(value, str):
+        raise _fault("must be an amount of bytes in text", "write it like 512Mi or 2Gi")
+    try:
+        size = parse_size(value)
+    except ValueError as error:
+        raise _fault(f"{_shown(value)} {error}", "write it like 512Mi or 2Gi") from None
+    if size <= 0:
+        raise _fault("must be more than nothing", "leave it out for no limit")
+    return size
+
+
 def _name(value: str) -> str:
     if not re.fullmatch(NAME_PATTERN, value):
         raise _fault(f"{_shown(value)} is not a name", NAME_HINT)
@@ -85,6 +101,11 @@ _DURATION_SCHEMA: Final = {"type": "string", "pattern": PATTERN, "examples": ["5
 
 Milliseconds = Annotated[int, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
 Timeout = Annotated[int, BeforeValidator(_duration), AfterValidator(_positive), WithJsonSchema(_DURATION_SCHEMA)]
+Size = Annotated[
+    int,
+    BeforeValidator(_size),
+    WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN, "examples": ["512Mi", "2Gi"]}),
+]
 Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": NAME_PATTERN})]
 Function = Annotated[str, AfterValidator(_function), Field(json_schema_extra={"pattern": FUNCTION_PATTERN})]
 
@@ -137,10 +158,53 @@ class RetryModel(DocumentModel):
         return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1_000}, long_form]}
 
 
-class NodeModel(DocumentModel):
-    """One node: a function, what it is given, and when it runs."""
+class LimitsModel(DocumentModel):
+    """What a process and all that it starts may use together; one that is exceeded ends it, and is named."""
 
-    function: Function = Field(description="What runs: `module:callable`.", examples=["examples.word_count:count"])
+    memory: Size | None = Field(default=None, description="Resident memory.")
+    cpu_time: Timeout | None = Field(default=None, description="Time on processors.")
+    open_files: int | None = Field(default=None, ge=8, le=1_048_576, description="Open files of each process.")
+    directory: Size | None = Field(default=None, description="All files that it keeps in its directories.")
+
+
+class ProcessModel(DocumentModel):
+    """A command or a script, in a new working directory and a clean environment."""
+
+    command: list[UserValue] | None = Field(
+        default=None,
+        description="The program and its arguments; `${…}` holds a CEL expression. No shell reads it.",
+        examples=[["sort", "-u", "${inputs.path}"]],
+    )
+    script: str | None = Field(
+        default=None,
+        max_length=65_536,
+        description="What /bin/sh -e runs, as it is; values come by `env`.",
+        examples=['wc -w < "$FILE"'],
+    )
+    env: dict[str, UserValue] = Field(
+        default={}, description="Environment variables; `${…}` holds a CEL expression, anything but text becomes JSON."
+    )
+    stdin: UserValue = Field(
+        default=None,
+        description="What its standard input reads: a string as it is, anything else as JSON.",
+        examples=["${nodes.fetch.output}"],
+    )
+    artifacts: list[str] = Field(
+        default=[],
+        max_length=100,
+        description="Files that it leaves, as paths and globs below the working directory.",
+        examples=[["out/*.csv"]],
+    )
+    limits: LimitsModel = Field(default=LimitsModel(), description="What it may use.")
+
+
+class NodeModel(DocumentModel):
+    """One node: a function or a process, what it is given, and when it runs."""
+
+    function: Function | None = Field(
+        default=None, description="What runs: `module:callable`.", examples=["examples.word_count:count"]
+    )
+    process: ProcessModel | None = Field(default=None, description="What runs: a command or a script.")
     map: UserValue = Field(
         default=None,
         description="A list, or an expression that gives one: the node runs once per item, with `item` and `index`.",
@@ -159,6 +223,12 @@ class NodeModel(DocumentModel):
     retry: RetryModel = RetryModel(attempts=1)
     timeout: Timeout | None = Field(default=None, description="How long one try may take.")
     description: str = Field(default="", max_length=4_096, description="For people.")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Exactly one of the two says what runs."""
+        node = handler.resolve_ref_schema(handler(schema))
+        return {**node, "oneOf": [{"required": ["function"]}, {"required": ["process"]}]}
 
 
 class HeaderModel(DocumentModel):

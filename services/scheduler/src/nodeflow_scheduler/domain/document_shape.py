@@ -12,12 +12,24 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from nodeflow_scheduler.domain.document_faults import FaultList, Path, meant, short
-from nodeflow_scheduler.domain.document_model import HINTED, BackoffModel, RetryModel, fields_of
+from nodeflow_scheduler.domain.document_model import (
+    HINTED,
+    BackoffModel,
+    LimitsModel,
+    ProcessModel,
+    RetryModel,
+    fields_of,
+)
 from nodeflow_scheduler.domain.json_text import JsonValue, kind
 
 M = TypeVar("M", bound=BaseModel)
 
-_INNER: Mapping[str, type[BaseModel]] = {"retry": RetryModel, "backoff": BackoffModel}
+_INNER: Mapping[str, type[BaseModel]] = {
+    "retry": RetryModel,
+    "backoff": BackoffModel,
+    "process": ProcessModel,
+    "limits": LimitsModel,
+}
 
 _WANTED: Mapping[str, str] = {
     "bool_type": "true or false",
@@ -68,9 +80,8 @@ def _described(error: ErrorDetails, fields: Sequence[str]) -> tuple[str, str]:
         case "extra_forbidden":
             return _unknown(path, fields)
         case "missing":
-            example = {"function": "such as function: my_module:my_function", "name": "such as name: word-count"}
             required = {"apiVersion": "write apiVersion: nodeflow/v1", "kind": "write kind: Workflow"}
-            return "is missing", {**example, **required}.get(str(path[-1]), "")
+            return "is missing", {"name": "such as name: word-count", **required}.get(str(path[-1]), "")
         case "literal_error" | "enum":
             expected = str(context.get("expected", "")).replace("'", "")
             return f"{_shown(error['input'])} is not known", f"write {expected}"
@@ -101,6 +112,11 @@ def _example(path: Path) -> str:
         "backoff": "such as backoff: {initial: 1s, factor: 2, max: 30s, jitter: 0.2}",
         "with": 'such as with: {path: "${inputs.path}"}',
         "function": "such as function: my_module:my_function",
+        "process": 'such as process: {command: ["sort", "-u", "${inputs.path}"]}',
+        "command": 'such as command: ["sort", "-u", "${inputs.path}"]; for a shell, write script: |',
+        "env": "such as env: {LC_ALL: C}",
+        "artifacts": 'such as artifacts: ["out/*.csv"]',
+        "limits": "such as limits: {memory: 512Mi, cpu_time: 60s, open_files: 256, directory: 1Gi}",
     }
     return examples.get(str(path[-1]), "") if path else ""
 

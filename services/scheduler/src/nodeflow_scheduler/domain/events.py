@@ -12,7 +12,7 @@ from typing import assert_never
 
 from nodeflow_scheduler.domain.failures import Failure
 from nodeflow_scheduler.domain.lifecycle import ExecutionState
-from nodeflow_scheduler.domain.values import Value
+from nodeflow_scheduler.domain.values import Artifacts, Value
 
 # Not frozen: an event is made and read once on the hot path, and a frozen dataclass pays for every field it sets.
 # Nothing changes an event after it was applied.
@@ -58,6 +58,8 @@ class TasksCompleted:
     tasks: list[int]
     attempts: list[int]
     outputs: list[Value | None]
+    artifacts: dict[int, Artifacts] | None = None
+    """Files that attempts left, by task: few leave any."""
 
 
 @dataclass(slots=True)

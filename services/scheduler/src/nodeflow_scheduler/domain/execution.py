@@ -45,7 +45,7 @@ from nodeflow_scheduler.domain.lifecycle import (
     TaskTrigger,
     moves_of,
 )
-from nodeflow_scheduler.domain.values import NULL, Value
+from nodeflow_scheduler.domain.values import NULL, Artifacts, Value
 from nodeflow_scheduler.domain.workflow import Workflow
 
 _QUEUE = moves_of(TaskTrigger.QUEUE)
@@ -90,6 +90,7 @@ class Execution:
     __slots__ = (
         "_input_values",
         "_joined",
+        "artifacts",
         "attempts",
         "broken",
         "cancel_reason",
@@ -153,6 +154,7 @@ class Execution:
         self.starts_ms: dict[int, int] = {}
         self.worker_ids: dict[int, str] = {}
         self.expansions: dict[int, Expansion] = {}
+        self.artifacts: dict[int, Artifacts] = {}
         # What the last events made possible.
         self.open_count = count
         self.ready: list[int] = []
@@ -206,6 +208,8 @@ class Execution:
                         ready.append(successor)
             else:
                 self._settle_item(task, success=True)
+        if event.artifacts:
+            self.artifacts.update(event.artifacts)
         self.open_count -= len(event.tasks)
 
     def _apply_failed(self, event: TaskFailed, time_ms: int, _token: int) -> None:

@@ -14,7 +14,7 @@ from nodeflow_scheduler.domain.failures import Failure
 from nodeflow_scheduler.domain.lifecycle import ExecutionState
 from nodeflow_scheduler.domain.placement import Key
 from nodeflow_scheduler.domain.progress import Draft
-from nodeflow_scheduler.domain.values import Stored, Value
+from nodeflow_scheduler.domain.values import Artifacts, Stored, Value
 from nodeflow_scheduler.domain.workflow import Workflow
 from nodeflow_shared.errors import NodeflowError
 
@@ -23,7 +23,14 @@ class Stopped(NamedTuple):
     """The outcome of an attempt that was stopped on request."""
 
 
-Outcome = Value | Failure | Stopped
+class Produced(NamedTuple):
+    """The outcome of an attempt that leaves files beside its result."""
+
+    output: Value
+    artifacts: Artifacts
+
+
+Outcome = Value | Failure | Stopped | Produced
 
 
 class Report(NamedTuple):

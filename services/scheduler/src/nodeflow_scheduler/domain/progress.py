@@ -37,7 +37,7 @@ from nodeflow_scheduler.domain.fan_in import describe, to_store
 from nodeflow_scheduler.domain.fan_out import split_items
 from nodeflow_scheduler.domain.lifecycle import ExecutionState, TaskState
 from nodeflow_scheduler.domain.retries import LOST_ATTEMPTS_LIMIT, retry_delay_ms
-from nodeflow_scheduler.domain.values import INLINE_LIMIT_BYTES, JSON, Stored, Value
+from nodeflow_scheduler.domain.values import INLINE_LIMIT_BYTES, JSON, Artifacts, Stored, Value
 from nodeflow_scheduler.domain.workflow import FailurePolicy
 from nodeflow_shared.errors import NodeflowError
 
@@ -94,9 +94,17 @@ class Draft:
 
     # ------------------------------------------------------------ what came in
 
-    def complete(self, tasks: list[int], attempts: list[int], outputs: list[Value | None]) -> None:
+    def complete(
+        self,
+        tasks: list[int],
+        attempts: list[int],
+        outputs: list[Value | None],
+        artifacts: dict[int, Artifacts] | None = None,
+    ) -> None:
         """Attempts succeeded. The caller has checked that they are current, each once."""
-        self.add(TasksCompleted(tasks, attempts, outputs))
+        self.add(TasksCompleted(tasks, attempts, outputs, artifacts))
+        for files in (artifacts or {}).values():
+            self.artifacts.extend(file.digest for file in files.values())
         self.artifacts.extend(output.digest for output in outputs if isinstance(output, Stored) and output.digest)
 
     def start(self, tasks: list[int], attempts: list[int], worker_id: str) -> None:

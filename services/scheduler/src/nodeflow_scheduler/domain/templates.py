@@ -325,7 +325,7 @@ class _Template:
         if self.names.item:
             getter = _item if access.root == "item" else _index
             return _Source(place=(access.root,), reference=Reference(text=access.root, getter=getter))
-        hint = "only `with` of a node that has `map` is evaluated for each item"
+        hint = "only `with` and `process` of a node that has `map` are evaluated for each item"
         self.faults.add(self.path, f"there is no {access.root!r} here", hint)
         return None
 

@@ -5,6 +5,7 @@ Nearly every value is inline JSON, so that is plain `bytes`; what is not is a `S
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 INLINE_LIMIT_BYTES = 64 * 1024
@@ -29,3 +30,6 @@ class Stored:
 
 Value = bytes | Stored
 """Inline JSON, or a stored value."""
+
+Artifacts = Mapping[str, Stored]
+"""The files that an attempt leaves, by name: references to what is stored."""

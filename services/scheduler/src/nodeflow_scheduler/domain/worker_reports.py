@@ -22,6 +22,7 @@ from nodeflow_scheduler.domain.messages import (
     ManagerAttached,
     ManagerLost,
     Outcome,
+    Produced,
     Report,
     SessionClosed,
     SessionOpened,
@@ -31,7 +32,7 @@ from nodeflow_scheduler.domain.messages import (
     key_of,
 )
 from nodeflow_scheduler.domain.placement import Grant, Key, Placement, Session
-from nodeflow_scheduler.domain.values import INLINE_LIMIT_BYTES, Stored, Value
+from nodeflow_scheduler.domain.values import INLINE_LIMIT_BYTES, Artifacts, Stored, Value
 
 _QUEUED, _RUNNING = TaskState.QUEUED, TaskState.RUNNING
 
@@ -82,6 +83,7 @@ class WorkerReports:
         live = session.live if session is not None else set()
         executions, leases, acks = self._ledger.executions, self._ledger.leases, turn.acks
         completed: dict[str, dict[int, tuple[int, Value]]] = {}
+        artifacts: dict[str, dict[int, Artifacts]] = {}
         for execution_id, task, attempt, shard, token, result_id, outcome in results:
             live.discard((execution_id, task, attempt))
             if shard not in leases:
@@ -91,6 +93,10 @@ class WorkerReports:
             if execution is None or not execution.is_current(task, attempt, token):
                 continue
             done = completed.get(execution_id)
+            if isinstance(outcome, Produced):
+                if done is None or task not in done:
+                    artifacts.setdefault(execution_id, {})[task] = outcome.artifacts
+                outcome = outcome.output  # noqa: PLW2901  # the rest is that of any result
             if (isinstance(outcome, bytes) and len(outcome) <= INLINE_LIMIT_BYTES) or (
                 isinstance(outcome, Stored) and len(outcome.data) <= INLINE_LIMIT_BYTES
             ):
@@ -105,7 +111,8 @@ class WorkerReports:
             draft = self._ledger.draft_of(turn, executions[execution_id])
             if draft is not None:
                 attempts = [each[0] for each in done.values()]
-                draft.complete(list(done), attempts, [each[1] for each in done.values()])
+                outputs: list[Value | None] = [each[1] for each in done.values()]
+                draft.complete(list(done), attempts, outputs, artifacts.get(execution_id))
 
     def _take_failure(self, turn: Turn, execution: Execution, task: int, attempt: int, outcome: Outcome) -> None:
         draft = self._ledger.draft_of(turn, execution)

@@ -42,12 +42,41 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionSpec:
+    """A Python function."""
+
+    function: str
+    """`module:callable`"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessLimits:
+    """What a process and all that it starts may use; 0 for no limit."""
+
+    memory_bytes: int = 0
+    cpu_time_ms: int = 0
+    open_files: int = 0
+    directory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """A command or a script. What differs from task to task is in the node's arguments."""
+
+    script: str
+    """Text for /bin/sh; empty for a command."""
+    command: str
+    """What it runs, for people."""
+    artifacts: tuple[str, ...] = ()
+    limits: ProcessLimits = ProcessLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
     """One vertex."""
 
     name: str
-    function: str
-    """`module:callable`"""
+    executor: FunctionSpec | ProcessSpec
     dependencies: tuple[int, ...]
     """Indices of the nodes it waits for, ascending, each once: from `needs` and from every expression."""
     arguments: Arguments

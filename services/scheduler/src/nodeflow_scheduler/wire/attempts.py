@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import assert_never
 
 from nodeflow.worker_manager.v1 import attempt_pb2
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as manager_pb2
 
 from nodeflow_scheduler.domain.execution import Execution
-from nodeflow_scheduler.domain.messages import AttemptRef, Held, Outcome, Report, Stopped, Updates
+from nodeflow_scheduler.domain.messages import AttemptRef, Held, Outcome, Produced, Report, Stopped, Updates
+from nodeflow_scheduler.domain.workflow import FunctionSpec, ProcessSpec
 from nodeflow_scheduler.ports import Prepared
-from nodeflow_scheduler.wire.values import failure_of, payload_of, value_of
+from nodeflow_scheduler.wire.values import artifacts_of, failure_of, payload_of, value_of
 
 
 def fill_batch(batch: attempt_pb2.AssignmentBatch, prepared: Sequence[Prepared]) -> None:
@@ -46,10 +48,29 @@ def _fill_spec(spec: attempt_pb2.TaskSpec, execution: Execution, node: int) -> N
     spec.tenant = execution.tenant
     spec.workflow = execution.workflow.name
     spec.node = what.name
-    spec.function.function = what.function
-    spec.function.directory = execution.workflow.directory
+    match what.executor:
+        case FunctionSpec():
+            spec.function.function = what.executor.function
+            spec.function.directory = execution.workflow.directory
+        case ProcessSpec():
+            _fill_process(spec.process, what.executor, execution.workflow.directory)
+        case _:
+            assert_never(what.executor)
     if what.timeout_ms is not None:
         spec.attempt_timeout.FromTimedelta(timedelta(milliseconds=what.timeout_ms))
+
+
+def _fill_process(message: attempt_pb2.ProcessExecutor, process: ProcessSpec, directory: str) -> None:
+    message.script = process.script
+    message.directory = directory
+    message.working_directory = attempt_pb2.WORKING_DIRECTORY_EMPTY
+    message.artifacts.extend(process.artifacts)
+    limits = process.limits
+    message.limits.memory_bytes = limits.memory_bytes
+    message.limits.open_files = limits.open_files
+    message.limits.directory_bytes = limits.directory_bytes
+    if limits.cpu_time_ms:
+        message.limits.cpu_timeout.FromTimedelta(timedelta(milliseconds=limits.cpu_time_ms))
 
 
 def updates_of(session_id: str, message: attempt_pb2.AttemptUpdates) -> Updates:
@@ -98,11 +119,12 @@ def reports_of(results: Iterable[attempt_pb2.AttemptResult]) -> list[Report]:
 def _outcome_of(result: attempt_pb2.AttemptResult) -> Outcome:
     output = result.output
     # Nearly always an inline JSON value, and then this is the whole test.
-    if output.data and not output.content_type:
+    if output.data and not output.content_type and not result.artifacts:
         return output.data
     match result.WhichOneof("outcome"):
         case "output":
-            return value_of(output)
+            artifacts = artifacts_of(result.artifacts)
+            return Produced(value_of(output), artifacts) if artifacts else value_of(output)
         case "failure":
             return failure_of(result.failure)
         case _:

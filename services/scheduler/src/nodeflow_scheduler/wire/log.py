@@ -24,7 +24,14 @@ from nodeflow_scheduler.domain.events import (
 )
 from nodeflow_scheduler.domain.lifecycle import ExecutionState
 from nodeflow_scheduler.domain.values import Stored, Value
-from nodeflow_scheduler.wire.values import failure_message, failure_of, payload_of, value_of
+from nodeflow_scheduler.wire.values import (
+    artifacts_of,
+    failure_message,
+    failure_of,
+    payload_of,
+    value_of,
+    write_artifacts,
+)
 
 
 class Decoded(NamedTuple):
@@ -90,6 +97,8 @@ def _write(record: log_pb2.LogRecord, event: Event) -> None:  # An exhaustive ma
 
 
 def _write_completed(message: log_pb2.TasksCompleted, event: TasksCompleted) -> None:
+    for task, artifacts in (event.artifacts or {}).items():
+        write_artifacts(message.artifacts[event.tasks.index(task)].artifacts, artifacts)
     message.task_numbers.extend(event.tasks)
     message.attempt_numbers.extend(event.attempts)
     try:
@@ -152,7 +161,9 @@ def _read_completed(message: log_pb2.TasksCompleted) -> TasksCompleted:
     ]
     for position, payload in message.payloads.items():
         outputs[position] = value_of(payload)
-    return TasksCompleted(list(message.task_numbers), attempts, outputs)
+    tasks = list(message.task_numbers)
+    artifacts = {tasks[position]: artifacts_of(files.artifacts) for position, files in message.artifacts.items()}
+    return TasksCompleted(tasks, attempts, outputs, artifacts or None)
 
 
 def _read_finished(message: log_pb2.ExecutionFinished) -> ExecutionFinished:

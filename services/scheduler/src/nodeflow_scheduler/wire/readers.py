@@ -27,8 +27,8 @@ from nodeflow_scheduler.domain.events import (
 )
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.lifecycle import ExecutionState, TaskState
-from nodeflow_scheduler.domain.workflow import NodeSpec, Workflow
-from nodeflow_scheduler.wire.values import failure_message, payload_of, timestamp, timestamp_or_none
+from nodeflow_scheduler.domain.workflow import FunctionSpec, NodeSpec, Workflow
+from nodeflow_scheduler.wire.values import failure_message, payload_of, timestamp, timestamp_or_none, write_artifacts
 
 _Detail = tuple["event_pb2.EventType.ValueType", dict[str, Any]]
 _STATE_CHANGED = event_pb2.EVENT_TYPE_NODE_STATE_CHANGED
@@ -108,6 +108,7 @@ def task_message(execution: Execution, task: int, *, full: bool) -> execution_pb
     )
     if full and execution.states[task] == TaskState.COMPLETED:
         message.output.CopyFrom(payload_of(execution.output(task)))
+        write_artifacts(message.artifacts, execution.artifacts.get(task, {}))
     return message
 
 
@@ -149,10 +150,14 @@ def _node_message(workflow: Workflow, node: NodeSpec) -> workflow_pb2.Node:
     return workflow_pb2.Node(
         name=node.name,
         dependencies=[workflow.nodes[each].name for each in node.dependencies],
-        summary=node.function,
+        summary=_summary(node),
         mapped=node.map is not None,
         condition=node.when.text if node.when is not None else "",
     )
+
+
+def _summary(node: NodeSpec) -> str:
+    return node.executor.function if isinstance(node.executor, FunctionSpec) else node.executor.command
 
 
 # ---------------------------------------------------------------------- events
@@ -204,6 +209,8 @@ class EventReader:
                     change = self._change(task, attempt, TaskState.COMPLETED)
                     if output is not None:
                         change.output.CopyFrom(payload_of(output))
+                    if event.artifacts and task in event.artifacts:
+                        write_artifacts(change.artifacts, event.artifacts[task])
                     yield event_pb2.EVENT_TYPE_DATA_AVAILABLE, {"task": change}
             case TaskFailed():
                 yield event_pb2.EVENT_TYPE_ERROR_OCCURRED, {"task": self._failed(event)}

@@ -9,7 +9,14 @@ from nodeflow_scheduler.domain.lifecycle import ExecutionState
 from nodeflow_scheduler.domain.values import Stored
 from nodeflow_scheduler.domain.workflow import Workflow
 from nodeflow_scheduler.wire.log import expanded_message, started_message, started_of
-from nodeflow_scheduler.wire.values import failure_message, failure_of, payload_of, value_of
+from nodeflow_scheduler.wire.values import (
+    artifacts_of,
+    failure_message,
+    failure_of,
+    payload_of,
+    value_of,
+    write_artifacts,
+)
 
 
 def encode_snapshot(execution: Execution) -> bytes:
@@ -35,6 +42,8 @@ def encode_snapshot(execution: Execution) -> bytes:
     for task, output in enumerate(execution.outputs):
         if isinstance(output, Stored):
             message.payloads[task].CopyFrom(payload_of(output))
+    for task, artifacts in execution.artifacts.items():
+        write_artifacts(message.artifacts[task].artifacts, artifacts)
     for task, failure in execution.failures.items():
         message.failures[task].CopyFrom(failure_message(failure))
     return message.SerializeToString()
@@ -73,6 +82,7 @@ def _restore_sparse(message: log_pb2.ExecutionSnapshot, execution: Execution) ->
     execution.retries_ms = dict(message.retries_unix_ms)
     execution.starts_ms = dict(message.starts_unix_ms)
     execution.worker_ids = dict(message.worker_ids)
+    execution.artifacts = {task: artifacts_of(files.artifacts) for task, files in message.artifacts.items()}
     for each in message.expansions:
         items = list(each.items)
         expansion = Expansion(node=each.task_number, first=each.first_item, items=items, open=len(items))

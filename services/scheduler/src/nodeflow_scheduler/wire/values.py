@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from google.protobuf.internal.containers import MessageMap
 from google.protobuf.timestamp_pb2 import Timestamp
 from nodeflow.common.v1 import failure_pb2, payload_pb2
 
 from nodeflow_scheduler.domain.failures import Failure, FailureKind
-from nodeflow_scheduler.domain.values import JSON, NULL, Stored, Value
+from nodeflow_scheduler.domain.values import JSON, NULL, Artifacts, Stored, Value
 
 _KINDS = {int(kind): kind for kind in FailureKind}
 
@@ -31,6 +34,18 @@ def value_of(payload: payload_pb2.Payload) -> Value:
     if payload.content_type in ("", JSON):
         return payload.data or NULL  # No bytes are no JSON; what was meant is that there is nothing.
     return Stored(content_type=payload.content_type, data=payload.data, size_bytes=len(payload.data))
+
+
+def artifacts_of(payloads: Mapping[str, payload_pb2.Payload]) -> Artifacts:
+    """The artifacts of a task as the core has them; what is no reference to a stored file is left out."""
+    values = {name: value_of(payload) for name, payload in payloads.items()}
+    return {name: value for name, value in values.items() if isinstance(value, Stored) and value.digest}
+
+
+def write_artifacts(message: MessageMap[str, payload_pb2.Payload], artifacts: Artifacts) -> None:
+    """The artifacts of a task as they travel."""
+    for name, value in artifacts.items():
+        message[name].CopyFrom(payload_of(value))
 
 
 def failure_message(failure: Failure) -> failure_pb2.Failure:
