@@ -20,6 +20,7 @@ from nodeflow_worker.domain.events import (
     TaskOverdue,
     TaskRunning,
     TaskSkipped,
+    TasksTakenBack,
 )
 from nodeflow_worker.domain.values import Attempt, Ending, Failure, FailureKind, Outcome, Stored
 
@@ -94,6 +95,10 @@ class VirtualRunners:
     def stop_task(self, runner: int, sequence: int, grace_s: float) -> None:
         if runner in self._runners:
             self._runners[runner].stop_task(sequence, grace_s)
+
+    def take_back(self, runner: int, sequences: Sequence[int]) -> None:
+        if runner in self._runners:
+            self._runners[runner].take_back(sequences)
 
     def retire(self, runner: int) -> None:
         if runner in self._runners:
@@ -170,6 +175,12 @@ class _Runner:
         # Simulated code stops at once when it is asked, like code that does not catch what interrupts it.
         self._loop.call_soon(self._end, Ending.STOPPED, 0.0)
         self._loop.call_soon(self._die, "it exited with code 0", False)
+
+    def take_back(self, sequences: Sequence[int]) -> None:
+        unbegun = [each for each in sequences if each > self._begun]
+        self._skipped.update(unbegun)
+        if unbegun:
+            self._loop.call_soon(self._say, TasksTakenBack(runner=self._number, sequences=unbegun))
 
     def die(self, cause: str, *, killed: bool) -> None:
         self._loop.call_soon(self._die, cause, killed)

@@ -5,7 +5,7 @@ from tests.bench import documents
 from tests.bench.workload import bench_nodes
 
 from nodeflow_scheduler.domain.document import compile_document
-from nodeflow_scheduler.domain.workflow import Workflow
+from nodeflow_scheduler.domain.workflow import FunctionSpec, Workflow
 
 
 def compiled(document: WorkflowDocument) -> Workflow:
@@ -30,13 +30,15 @@ def test_every_node_but_the_last_layers_is_a_parent_of_three() -> None:
 
 def test_a_node_takes_one_argument_from_each_parent() -> None:
     workflow = compiled(documents.layered())
-    functions = [node.function for node in workflow.nodes]
-    assert functions == ["bench_nodes:first"] * 10 + ["bench_nodes:noop"] * 90
+    functions = [node.executor for node in workflow.nodes]
+    names = ["bench_nodes:first"] * 10 + ["bench_nodes:noop"] * 90
+    assert functions == [FunctionSpec(function=name) for name in names]
     assert documents.parents(3, 9) == ["n2_9", "n2_0", "n2_1"]
 
 
 def test_the_single_workflow_has_one_node() -> None:
-    assert [node.function for node in compiled(documents.single()).nodes] == ["bench_nodes:first"]
+    [node] = compiled(documents.single()).nodes
+    assert node.executor == FunctionSpec(function="bench_nodes:first")
 
 
 def test_functions_return_distinct_strings_of_30_characters() -> None:

@@ -104,6 +104,8 @@ class Lab:
                 self.runners.feed(order.runner, order.directory, order.attempts)
             case do.StopTask():
                 self.runners.stop_task(order.runner, order.sequence, order.grace_s)
+            case do.TakeBack():
+                self.runners.take_back(order.runner, order.sequences)
             case do.Retire():
                 self.runners.retire(order.runner)
             case do.Kill():

@@ -10,13 +10,14 @@ import grpc.aio
 from nodeflow_shared.channel import open_channel
 from nodeflow_shared.clock import Clock, SystemClock
 from nodeflow_shared.errors import StartupError
+from nodeflow_worker.adapters.local_processes import LocalProcesses
 from nodeflow_worker.adapters.runner_process import RunnerProcesses
 from nodeflow_worker.adapters.session_locks import SessionLocks
 from nodeflow_worker.adapters.worker_manager import WorkerManager
 from nodeflow_worker.config import Settings
 from nodeflow_worker.domain.agent import Agent
 from nodeflow_worker.driver import Driver
-from nodeflow_worker.ports import Runners, Sessions
+from nodeflow_worker.ports import Processes, Runners, Sessions
 from nodeflow_worker.wire import WireWriter
 
 
@@ -27,11 +28,19 @@ class WorkerService:
     service_names: tuple[str, ...] = ()
 
     def __init__(
-        self, driver: Driver, runners: Runners, sessions: Sessions, channel: grpc.aio.Channel, ready: asyncio.Event
+        self,
+        *,
+        driver: Driver,
+        runners: Runners,
+        processes: Processes,
+        sessions: Sessions,
+        channel: grpc.aio.Channel,
+        ready: asyncio.Event,
     ) -> None:
         self.ready = ready
         self._driver = driver
         self._runners = runners
+        self._processes = processes
         self._sessions = sessions
         self._channel = channel
 
@@ -47,8 +56,9 @@ class WorkerService:
         self._driver.drain()
 
     async def close(self) -> None:
-        """Kill the runners and close the channel."""
+        """Kill the runners and the processes, and close the channel."""
         await self._runners.close()
+        await self._processes.close()
         await self._channel.close()
         self._sessions.close()
 
@@ -59,25 +69,30 @@ async def build(
     connect: Callable[[str], grpc.aio.Channel] = open_channel,
     clock: Clock | None = None,
     runners: Runners | None = None,
+    processes: Processes | None = None,
     sessions: Sessions | None = None,
 ) -> WorkerService:
-    """Build a worker from its settings; tests put in a channel, a clock, runners and sessions of their own."""
+    """Build a worker from its settings; tests put in a channel, a clock and what executes tasks of their own."""
     channel = connect(settings.worker_manager)
     writer = WireWriter(worker_id=settings.worker_id, labels=settings.labels, version=version("nodeflow-worker"))
     manager = WorkerManager(channel, writer)
     runners = runners or RunnerProcesses(settings.path, os.environ)
+    processes = processes or LocalProcesses(settings.state_dir / settings.worker_id, os.environ)
     sessions = sessions or _session_locks(settings)
     ready = asyncio.Event()
     driver = Driver(
         agent=Agent(slots=settings.slots, max_credits=settings.max_credits),
         runners=runners,
+        processes=processes,
         manager=manager,
         artifacts=manager,
         sessions=sessions,
         clock=clock or SystemClock(),
         ready=ready,
     )
-    return WorkerService(driver, runners, sessions, channel, ready)
+    return WorkerService(
+        driver=driver, runners=runners, processes=processes, sessions=sessions, channel=channel, ready=ready
+    )
 
 
 def _session_locks(settings: Settings) -> SessionLocks:

@@ -18,7 +18,7 @@ from nodeflow_worker.domain import instructions as do
 from nodeflow_worker.domain.agent import Agent
 from nodeflow_worker.domain.lease import NEVER
 from nodeflow_worker.outbound import Outbound, Waiting
-from nodeflow_worker.ports import Artifacts, Beat, Held, Hello, Incoming, Manager, Runners, Sessions
+from nodeflow_worker.ports import Artifacts, Beat, Held, Hello, Incoming, Manager, Processes, Runners, Sessions
 from nodeflow_worker.transfers import Transfers
 
 BEAT_SPACING_S: Final = 0.05
@@ -36,6 +36,7 @@ class Driver:
         *,
         agent: Agent,
         runners: Runners,
+        processes: Processes,
         manager: Manager,
         artifacts: Artifacts,
         sessions: Sessions,
@@ -44,6 +45,7 @@ class Driver:
     ) -> None:
         self._agent = agent
         self._runners = runners
+        self._processes = processes
         self._manager = manager
         self._sessions = sessions
         self._clock = clock
@@ -63,6 +65,7 @@ class Driver:
     async def run(self) -> None:
         """Work until drained and gone from the worker-manager."""
         self._runners.listen(self.handle)
+        self._processes.listen(self.handle)
         self._session = self._sessions.begin()
         backoff = Backoff()
         try:
@@ -105,6 +108,12 @@ class Driver:
             case do.Report():
                 self._waiting.add(order.started, order.results, order.refused)
                 self._wake()
+            case do.StartProcess() | do.StopProcess() | do.KillProcess() | do.Discard():
+                self._to_processes(order)
+            case do.Publish():
+                self._transfers.publish(order.attempt, order.value, order.files)
+            case do.TakeBack():
+                self._runners.take_back(order.runner, order.sequences)
             case do.Spawn():
                 self._runners.spawn(order.runner, order.delay_s)
             case do.StopTask():
@@ -125,6 +134,19 @@ class Driver:
             case do.Leave():
                 self._waiting.goodbye = True
                 self._wake()
+            case _:
+                assert_never(order)
+
+    def _to_processes(self, order: do.StartProcess | do.StopProcess | do.KillProcess | do.Discard) -> None:
+        match order:
+            case do.StartProcess():
+                self._processes.start(order.attempt)
+            case do.StopProcess():
+                self._processes.stop(order.attempt, order.grace_s)
+            case do.KillProcess():
+                self._processes.kill(order.attempt)
+            case do.Discard():
+                self._processes.discard(order.attempt)
             case _:
                 assert_never(order)
 

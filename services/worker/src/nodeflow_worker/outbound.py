@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Self
 
+from nodeflow_worker.domain.agent import ARTIFACT_BYTES
 from nodeflow_worker.domain.values import Attempt, Outcome, Stored
 from nodeflow_worker.ports import Beat, Goodbye, Held, Hello, Outgoing, Updates
 
@@ -59,7 +60,7 @@ class Waiting:
         while self._results and size < MAX_UPDATE_BYTES:
             attempt = self._results.popleft()
             results.append(attempt)
-            size += 64 + _size(attempt.outcome)
+            size += 64 + _size(attempt.outcome) + ARTIFACT_BYTES * len(attempt.artifacts)
         return Updates(started=started, results=results, refused=refused)
 
 

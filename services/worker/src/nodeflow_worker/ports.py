@@ -1,4 +1,4 @@
-"""What the driver needs from outside: runners, artifacts, the worker-manager, and the locks of sessions.
+"""What the driver needs from outside: runners, processes, artifacts, the worker-manager, and the locks of sessions.
 
 Owns the interfaces and the messages in the domain's terms. Must not know processes, gRPC or files.
 """
@@ -14,6 +14,7 @@ from nodeflow_worker.domain.events import (
     CancelRequested,
     DrainRequested,
     HeldRequested,
+    ProcessEvent,
     RunnerEvent,
     Welcomed,
 )
@@ -42,6 +43,10 @@ class Runners(Protocol):
         """Stop a task: TaskSkipped if it had not begun; else a result or RunnerDied after the grace time at most."""
         ...
 
+    def take_back(self, runner: int, sequences: Sequence[int]) -> None:
+        """Do not begin tasks; TasksTakenBack tells of those that had not begun, and never will."""
+        ...
+
     def retire(self, runner: int) -> None:
         """Let an idle runner exit; RunnerDied follows."""
         ...
@@ -55,8 +60,36 @@ class Runners(Protocol):
         ...
 
 
+class Processes(Protocol):
+    """Processes of attempts. Events are told later, from the loop: never from within a call."""
+
+    def listen(self, tell: Callable[[ProcessEvent], None]) -> None:
+        """Have all events told; called once, first."""
+        ...
+
+    def start(self, attempt: Attempt) -> None:
+        """Start an attempt's process; ProcessEnded follows."""
+        ...
+
+    def stop(self, attempt: Attempt, grace_s: float) -> None:
+        """Ask a process and all that it started to stop; ProcessEnded follows after the grace time at most."""
+        ...
+
+    def kill(self, attempt: Attempt) -> None:
+        """Kill a process and all that it started; ProcessEnded follows."""
+        ...
+
+    def discard(self, attempt: Attempt) -> None:
+        """Remove the files that ProcessEnded told of."""
+        ...
+
+    async def close(self) -> None:
+        """Kill all processes, and remove all their files; nothing is told any more."""
+        ...
+
+
 class Artifacts(Protocol):
-    """Large values. Both raise NodeflowError."""
+    """Large values. All raise NodeflowError."""
 
     async def download(self, tenant: str, digest: str) -> bytes:
         """Return the bytes of an artifact."""
@@ -64,6 +97,10 @@ class Artifacts(Protocol):
 
     async def upload(self, tenant: str, value: Stored) -> Stored:
         """Store the bytes of a value and return the value as a reference."""
+        ...
+
+    async def upload_file(self, tenant: str, path: str, content_type: str) -> Stored:
+        """Store the bytes of a file and return a reference to them. Raises OSError when it cannot be read."""
         ...
 
 

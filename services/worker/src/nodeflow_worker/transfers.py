@@ -5,7 +5,8 @@ Owns retries and the bound on transfers at once. Decides nothing about attempts:
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 from nodeflow_shared.clock import Clock
@@ -13,7 +14,17 @@ from nodeflow_shared.errors import DeadlineExceeded, NodeflowError, Overloaded, 
 from nodeflow_shared.retry import reconnect_delays
 from nodeflow_worker.domain import failures
 from nodeflow_worker.domain.events import Prepared, Saved, TransferFailed
-from nodeflow_worker.domain.values import JSON, MANIFEST, Attempt, Extra, Reference, State, Stored
+from nodeflow_worker.domain.values import (
+    INLINE_LIMIT_BYTES,
+    JSON,
+    MANIFEST,
+    Attempt,
+    Extra,
+    LeftFile,
+    Reference,
+    State,
+    Stored,
+)
 from nodeflow_worker.ports import Artifacts
 
 MAX_AT_ONCE: Final = 8
@@ -54,6 +65,11 @@ class Transfers:
     def save(self, attempt: Attempt, value: Stored) -> None:
         """Store an attempt's result; Saved or TransferFailed follows."""
         self._begin(self._save(attempt, value), f"worker.save.{attempt.execution_id}.{attempt.task_number}")
+
+    def publish(self, attempt: Attempt, value: bytes | Stored, files: Sequence[LeftFile]) -> None:
+        """Store the files that an attempt leaves, and its result if it is large; Saved or TransferFailed follows."""
+        work = self._publish(attempt, value, files)
+        self._begin(work, f"worker.publish.{attempt.execution_id}.{attempt.task_number}")
 
     def _begin(self, work: Awaitable[None], name: str) -> None:
         assert self._group is not None
@@ -100,6 +116,24 @@ class Transfers:
             self._tell(TransferFailed(attempt=attempt, failure=failure))
         else:
             self._tell(Saved(attempt=attempt, value=stored))
+
+    async def _publish(self, attempt: Attempt, value: bytes | Stored, files: Sequence[LeftFile]) -> None:
+        tenant = attempt.spec.tenant
+        artifacts: list[tuple[str, Stored]] = []
+        name = "output"
+        try:
+            for file in files:
+                name = file.name
+                upload = partial(self._artifacts.upload_file, tenant, file.path, file.content_type)
+                artifacts.append((name, await self._persist(attempt, upload)))
+            if isinstance(value, bytes) and len(value) > INLINE_LIMIT_BYTES:
+                stored = Stored(data=value)
+                value = await self._persist(attempt, lambda: self._artifacts.upload(tenant, stored))
+        except (NodeflowError, OSError) as error:
+            failure = failures.artifact_not_stored(name, str(error), retryable=_may_pass(error))
+            self._tell(TransferFailed(attempt=attempt, failure=failure))
+        else:
+            self._tell(Saved(attempt=attempt, value=value, artifacts=tuple(artifacts)))
 
     async def _persist(self, attempt: Attempt, transfer: Callable[[], Awaitable[T]]) -> T:
         """Try until it succeeds, fails for good, takes too long, or nobody wants it any more."""

@@ -26,7 +26,9 @@ from nodeflow_worker.domain.values import (
     Ending,
     Failure,
     FailureKind,
+    Limits,
     Outcome,
+    ProcessSpec,
     Reference,
     Stored,
     TaskSpec,
@@ -70,7 +72,7 @@ class WireReader:
     def _attempts(self, batch: attempt_pb2.AssignmentBatch) -> list[Attempt]:
         specs = [self._spec(each) for each in batch.specs]
         # Positional, and one attribute of the message each: this line runs once per task.
-        return [
+        attempts = [
             Attempt(
                 each.execution_id,
                 each.task_number,
@@ -83,6 +85,10 @@ class WireReader:
             )
             for each in batch.assignments
         ]
+        if any(spec.process is not None for spec in specs):
+            for attempt, message in zip(attempts, batch.assignments, strict=True):
+                attempt.map_index = message.map_index if message.HasField("map_index") else None
+        return attempts
 
     def _spec(self, message: attempt_pb2.TaskSpec) -> TaskSpec:
         key = message.SerializeToString()
@@ -95,12 +101,27 @@ class WireReader:
                 workflow=message.workflow,
                 node=message.node,
                 function=message.function.function,
-                directory=message.function.directory,
+                directory=message.function.directory or message.process.directory,
+                process=_process(message.process) if message.HasField("process") else None,
                 timeout_s=(
                     message.attempt_timeout.ToNanoseconds() / 1e9 if message.HasField("attempt_timeout") else None
                 ),
             )
         return spec
+
+
+def _process(message: attempt_pb2.ProcessExecutor) -> ProcessSpec:
+    limits = message.limits
+    return ProcessSpec(
+        script=message.script,
+        artifacts=tuple(message.artifacts),
+        limits=Limits(
+            memory_bytes=limits.memory_bytes,
+            cpu_time_s=limits.cpu_timeout.ToNanoseconds() / 1e9,
+            open_files=limits.open_files,
+            directory_bytes=limits.directory_bytes,
+        ),
+    )
 
 
 def _reference(message: attempt_pb2.ArgumentReference) -> Reference:
@@ -191,6 +212,9 @@ def _add_results(results: Repeated[attempt_pb2.AttemptResult], attempts: Iterabl
             result.output.data = outcome
         elif outcome is not None:
             _write_outcome(result, outcome)
+        if each.artifacts:
+            for name, value in each.artifacts:
+                _write_stored(result.artifacts[name], value)
 
 
 def _write_outcome(result: attempt_pb2.AttemptResult, outcome: Outcome) -> None:

@@ -29,6 +29,7 @@ from nodeflow_worker.domain.events import (
     TaskOverdue,
     TaskRunning,
     TaskSkipped,
+    TasksTakenBack,
 )
 from nodeflow_worker.domain.values import OCTETS, Attempt, Ending, Failure, FailureKind, Outcome, Stored
 from nodeflow_worker.runner import frames
@@ -90,6 +91,12 @@ class RunnerProcesses:
         process = self._processes.get(runner)
         if process is not None:
             process.stop_task(sequence, grace_s)
+
+    def take_back(self, runner: int, sequences: Sequence[int]) -> None:
+        """Have tasks that were not begun never begin."""
+        process = self._processes.get(runner)
+        if process is not None:
+            process.take_back(sequences)
 
     def retire(self, runner: int) -> None:
         """Close the process's pipe; it exits, or is killed."""
@@ -323,17 +330,50 @@ class _Process:
     def stop_task(self, number: int, grace_s: float) -> None:
         if number <= self._done:
             return
+        self._skip(number)
+        if self._page.begun()[0] < number:
+            self._loop.call_soon(self._told_skipped, number, grace_s)
+        else:
+            self._interrupt(number, grace_s)
+
+    def take_back(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            if number > self._done:
+                self._skip(number)
+        self._loop.call_soon(self._told_taken_back, numbers)
+
+    def _skip(self, number: int) -> None:
+        """Have a task not begun. The runner marks what it begins before it looks at this mark: one sees the other.
+
+        Whether it has begun is read in a later turn of the loop, when the mark has certainly reached the runner's side.
+        """
         self._page.skip(number)
         self._skips.add(number)
-        begun, _ = self._page.begun()
-        if begun < number:
-            self._loop.call_soon(self._tell, TaskSkipped(runner=self._number, sequence=number))
-        elif begun == number:
-            self._page.set_stop(number)
-            self._signal(signal.SIGTERM)
-            if self._grace is not None:
-                self._grace.cancel()
-            self._grace = self._loop.call_later(grace_s, self._kill_if_still, number)
+
+    def _told_skipped(self, number: int, grace_s: float) -> None:
+        if self.gone.is_set() or number <= self._done:
+            return
+        if self._page.begun()[0] < number:
+            self._tell(TaskSkipped(runner=self._number, sequence=number))
+        else:
+            self._interrupt(number, grace_s)
+
+    def _told_taken_back(self, numbers: Sequence[int]) -> None:
+        if self.gone.is_set():
+            return
+        begun = max(self._page.begun()[0], self._done)
+        unbegun = [each for each in numbers if each > begun]
+        if unbegun:
+            self._tell(TasksTakenBack(runner=self._number, sequences=unbegun))
+
+    def _interrupt(self, number: int, grace_s: float) -> None:
+        if self._page.begun()[0] != number:
+            return
+        self._page.set_stop(number)
+        self._signal(signal.SIGTERM)
+        if self._grace is not None:
+            self._grace.cancel()
+        self._grace = self._loop.call_later(grace_s, self._kill_if_still, number)
 
     def _kill_if_still(self, number: int) -> None:
         if self._done < number and self._page.begun()[0] == number:

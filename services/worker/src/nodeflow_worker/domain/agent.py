@@ -8,7 +8,17 @@ from collections.abc import Iterator, Sequence
 from typing import Final, assert_never
 
 from nodeflow_worker.domain import events, failures
-from nodeflow_worker.domain.instructions import Fetch, Instruction, Leave, Report, ReportHeld, Save, TellBid
+from nodeflow_worker.domain.instructions import (
+    Discard,
+    Fetch,
+    Instruction,
+    Leave,
+    Publish,
+    Report,
+    ReportHeld,
+    Save,
+    TellBid,
+)
 from nodeflow_worker.domain.lease import Lease
 from nodeflow_worker.domain.pace import Bid, Pace
 from nodeflow_worker.domain.pool import Pool
@@ -20,6 +30,8 @@ MAX_UNACKNOWLEDGED_BYTES: Final = 32 * 1024 * 1024
 """Nothing new is taken beyond it: all results that are kept must fit into one `held` message."""
 MAX_UNACKNOWLEDGED: Final = 65_536
 MAX_PACES: Final = 10_000
+ARTIFACT_BYTES: Final = 256
+"""About what an artifact takes in a result."""
 
 
 class Agent:
@@ -64,7 +76,13 @@ class Agent:
             case events.RunnerDied():
                 return self._on_died(event, now)
             case events.TaskRunning() | events.TaskOverdue() | events.TaskSkipped():
-                return self._on_task(event)
+                return self._on_task(event, now)
+            case events.TasksTakenBack():
+                return self._on_taken_back(event, now)
+            case events.ProcessEnded():
+                return self._on_process_ended(event, now)
+            case events.ProcessRunning() | events.ProcessOverdue():
+                return self._on_process(event)
             case events.Prepared() | events.Saved() | events.TransferFailed():
                 return self._on_transfer(event, now)
             case events.Started():
@@ -97,7 +115,8 @@ class Agent:
                 continue
             self._held[attempt.execution_id, attempt.task_number] = attempt
             self._live += 1
-            attempt.pace = self._pace(attempt)
+            if attempt.spec.process is None:
+                attempt.pace = self._pace(attempt)
             if attempt.references:
                 attempt.state = State.PREPARING
                 orders.append(Fetch(attempt=attempt))
@@ -181,7 +200,7 @@ class Agent:
         if attempt.extras:
             attempt.extras = ()
         self._unacknowledged[attempt.result_id] = attempt
-        self._unacknowledged_bytes += _size(outcome)
+        self._unacknowledged_bytes += _size(attempt)
         self._live -= 1
 
     def _end(self, attempt: Attempt, outcome: Outcome, finished: list[Attempt]) -> None:
@@ -197,6 +216,9 @@ class Agent:
         if isinstance(outcome, Stored) and len(outcome.data) > INLINE_LIMIT_BYTES:
             attempt.state = State.STORING
             return [Save(attempt=attempt, value=outcome)]
+        if outcome is Ending.SKIPPED and attempt.stop is Stop.NONE:  # it was to be taken back at the very last moment
+            self._pool.enqueue([attempt])
+            return []
         if isinstance(outcome, Ending):
             outcome = self._why_ended(attempt)
         self._finish(attempt, outcome)
@@ -220,7 +242,7 @@ class Agent:
             attempt = self._unacknowledged.pop(result_id, None)
             if attempt is None or attempt.outcome is None:
                 continue
-            self._unacknowledged_bytes -= _size(attempt.outcome)
+            self._unacknowledged_bytes -= _size(attempt)
             self._forget(attempt)
         return self._leave_if_done()
 
@@ -267,13 +289,16 @@ class Agent:
 
     # Runners.
 
-    def _on_task(self, event: events.TaskRunning | events.TaskOverdue | events.TaskSkipped) -> list[Instruction]:
+    def _on_task(
+        self, event: events.TaskRunning | events.TaskOverdue | events.TaskSkipped, now: float
+    ) -> list[Instruction]:
         attempt = self._at(event.runner, event.sequence)
         if attempt is None:
             return []
         match event:
             case events.TaskRunning():
-                return [Report(started=[attempt])]
+                self._pool.running_long(event.runner, event.sequence)
+                return [Report(started=[attempt]), *self._pool.dispatch(now)]
             case events.TaskSkipped():
                 self._finish(attempt, self._why_ended(attempt))
                 return [Report(results=[attempt])]
@@ -284,6 +309,19 @@ class Agent:
                 return self._pool.stop(attempt, TIMEOUT_GRACE_S)
             case _:
                 assert_never(event)
+
+    def _on_taken_back(self, event: events.TasksTakenBack, now: float) -> list[Instruction]:
+        finished: list[Attempt] = []
+        for sequence in reversed(event.sequences):  # each goes to the head of its line
+            attempt = self._at(event.runner, sequence)
+            if attempt is None:
+                continue
+            if attempt.stop is Stop.NONE:
+                self._pool.taken_back(event.runner, sequence)
+            else:
+                self._end(attempt, self._why_ended(attempt), finished)
+        orders: list[Instruction] = [Report(results=finished)] if finished else []
+        return orders + self._pool.dispatch(now)
 
     def _at(self, number: int, sequence: int) -> Attempt | None:
         runner = self._pool.runner(number)
@@ -308,6 +346,40 @@ class Agent:
         orders: list[Instruction] = [Report(results=finished)] if finished else []
         return orders + self._pool.start() + self._pool.dispatch(now) + self._leave_if_done()
 
+    # Processes.
+
+    def _on_process(self, event: events.ProcessRunning | events.ProcessOverdue) -> list[Instruction]:
+        attempt = event.attempt
+        if attempt.state is not State.FED:
+            return []
+        match event:
+            case events.ProcessRunning():
+                return [Report(started=[attempt])]
+            case events.ProcessOverdue():
+                if attempt.stop is not Stop.NONE:
+                    return []
+                attempt.stop = Stop.TIMEOUT
+                return self._pool.stop(attempt, TIMEOUT_GRACE_S)
+            case _:
+                assert_never(event)
+
+    def _on_process_ended(self, event: events.ProcessEnded, now: float) -> list[Instruction]:
+        attempt = event.attempt
+        self._pool.process_ended(attempt)
+        self.bid.measured(1, event.spent_s, now)
+        finished: list[Attempt] = []
+        orders: list[Instruction] = []
+        if attempt.state is not State.FED:  # it was dropped: nobody wants what it leaves
+            orders = [Discard(attempt=attempt)] if event.files else []
+        elif event.files and isinstance(event.outcome, bytes | Stored):
+            attempt.state = State.STORING
+            orders = [Publish(attempt=attempt, value=event.outcome, files=event.files)]
+        else:
+            orders = self._settle(attempt, event.outcome, finished)
+        if finished:
+            orders.append(Report(results=finished))
+        return orders + self._pool.dispatch(now) + self._bid_changes() + self._leave_if_done()
+
     # Arguments and results by reference.
 
     def _on_transfer(
@@ -316,18 +388,22 @@ class Agent:
         attempt = event.attempt
         if attempt.state not in (State.PREPARING, State.STORING):
             return []
+        left: list[Instruction] = []
+        if attempt.state is State.STORING and attempt.spec.process is not None:
+            left = [Discard(attempt=attempt)]
         match event:
             case events.Prepared():
                 attempt.extras = event.extras
                 self._pool.enqueue([attempt])
                 return self._pool.dispatch(now)
             case events.Saved():
+                attempt.artifacts = event.artifacts
                 self._finish(attempt, event.value)
             case events.TransferFailed():
                 self._finish(attempt, event.failure)
             case _:
                 assert_never(event)
-        return [Report(results=[attempt]), *self._leave_if_done()]
+        return [Report(results=[attempt]), *left, *self._leave_if_done()]
 
     # The session.
 
@@ -357,11 +433,14 @@ class Agent:
 
     def _drop_live(self) -> list[Instruction]:
         """Stop and forget all that is unfinished; finished results are kept, for the session may still be there."""
+        left: list[Instruction] = []
         for attempt in list(self._all_held()):
+            if attempt.state is State.STORING and attempt.spec.process is not None:
+                left.append(Discard(attempt=attempt))
             if attempt.state is not State.FINISHED:
                 self._forget(attempt)
         self._live = 0
-        return self._pool.abandon()
+        return left + self._pool.abandon()
 
     def _begin_anew(self) -> list[Instruction]:
         orders = self._drop_live()
@@ -391,7 +470,12 @@ class Agent:
                 attempt = attempt.older
 
 
-def _size(outcome: Outcome) -> int:
-    if isinstance(outcome, bytes):
+def _size(attempt: Attempt) -> int:
+    """About how many bytes its result takes on the wire."""
+    outcome = attempt.outcome
+    if type(outcome) is bytes and not attempt.artifacts:
         return len(outcome)
-    return len(outcome.data) if isinstance(outcome, Stored) else 256
+    size = ARTIFACT_BYTES * len(attempt.artifacts)
+    if isinstance(outcome, bytes | Stored):
+        return size + len(outcome if isinstance(outcome, bytes) else outcome.data)
+    return size + 256

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nodeflow_worker.domain.values import Attempt, Extra, Failure, Key, Outcome, Stored
+from nodeflow_worker.domain.values import Attempt, Extra, Failure, Key, LeftFile, Outcome, Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +86,11 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """A large result is stored as an artifact."""
+    """A large result is stored as an artifact, and so are the files that were left beside it."""
 
     attempt: Attempt
-    value: Stored
+    value: bytes | Stored
+    artifacts: tuple[tuple[str, Stored], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +145,14 @@ class TaskSkipped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TasksTakenBack:
+    """Tasks that were to be taken back had not begun, and this runner never will begin them."""
+
+    runner: int
+    sequences: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerDied:
     """A runner process is gone; all results that it still sent were told before.
 
@@ -154,6 +163,33 @@ class RunnerDied:
     last_started: int
     cause: str
     killed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRunning:
+    """A process has run for some milliseconds."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessOverdue:
+    """A process has run longer than its attempt may."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessEnded:
+    """A process and all that it started are gone.
+
+    `Ending.STOPPED` if it had been asked to stop; `files`, with a value only, are there until they are discarded.
+    """
+
+    attempt: Attempt
+    outcome: Outcome
+    spent_s: float
+    files: tuple[LeftFile, ...] = ()
 
 
 Event = (
@@ -176,6 +212,11 @@ Event = (
     | TaskRunning
     | TaskOverdue
     | TaskSkipped
+    | TasksTakenBack
     | RunnerDied
+    | ProcessRunning
+    | ProcessOverdue
+    | ProcessEnded
 )
-RunnerEvent = RunnerReady | RunnerResults | TaskRunning | TaskOverdue | TaskSkipped | RunnerDied
+ProcessEvent = ProcessRunning | ProcessOverdue | ProcessEnded
+RunnerEvent = RunnerReady | RunnerResults | TaskRunning | TaskOverdue | TaskSkipped | TasksTakenBack | RunnerDied

@@ -11,7 +11,7 @@ def timed_out(attempt: Attempt) -> Failure:
     return Failure(
         kind=FailureKind.TRANSIENT,
         reason=Reason.ATTEMPT_TIMEOUT,
-        message=f"{attempt.spec.function} ran longer than its {attempt.spec.timeout_s or 0:g} s and was stopped",
+        message=f"{attempt.spec.title} ran longer than its {attempt.spec.timeout_s or 0:g} s and was stopped",
         retryable=True,
     )
 
@@ -21,7 +21,7 @@ def exited(attempt: Attempt, cause: str) -> Failure:
     return Failure(
         kind=FailureKind.USER,
         reason=Reason.RUNNER_EXITED,
-        message=f"the process that ran {attempt.spec.function} ended in the middle of it: {cause}",
+        message=f"the process that ran {attempt.spec.title} ended in the middle of it: {cause}",
         retryable=True,
     )
 
@@ -31,7 +31,7 @@ def runner_lost(attempt: Attempt) -> Failure:
     return Failure(
         kind=FailureKind.SYSTEM,
         reason=Reason.RUNNER_LOST,
-        message=f"the process that ran {attempt.spec.function} was killed because of another attempt in it",
+        message=f"the process that ran {attempt.spec.title} was killed because of another attempt in it",
         retryable=True,
     )
 
@@ -41,7 +41,7 @@ def result_lost(attempt: Attempt, cause: str) -> Failure:
     return Failure(
         kind=FailureKind.SYSTEM,
         reason=Reason.RESULT_LOST,
-        message=f"the result of {attempt.spec.function} was lost with its process: {cause}",
+        message=f"the result of {attempt.spec.title} was lost with its process: {cause}",
         retryable=True,
     )
 
@@ -51,7 +51,7 @@ def no_runner(attempt: Attempt, cause: str) -> Failure:
     return Failure(
         kind=FailureKind.SYSTEM,
         reason=Reason.RUNNER_UNAVAILABLE,
-        message=f"{attempt.spec.function} was not started: processes that should run it end before they can ({cause})",
+        message=f"{attempt.spec.title} was not started: processes that should run it end before they can ({cause})",
         retryable=True,
     )
 
@@ -62,6 +62,16 @@ def not_fetched(parameter: str, cause: str, *, retryable: bool) -> Failure:
         kind=FailureKind.TRANSIENT if retryable else FailureKind.PERMANENT,
         reason=Reason.ARGUMENT_UNAVAILABLE,
         message=f"the value of argument {parameter!r} could not be read: {cause}",
+        retryable=retryable,
+    )
+
+
+def artifact_not_stored(name: str, cause: str, *, retryable: bool) -> Failure:
+    """A file that was left as an artifact could not be stored."""
+    return Failure(
+        kind=FailureKind.TRANSIENT if retryable else FailureKind.PERMANENT,
+        reason=Reason.RESULT_NOT_STORED,
+        message=f"the artifact {name!r} could not be stored: {cause}",
         retryable=retryable,
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nodeflow_worker.domain.values import Attempt, Stored
+from nodeflow_worker.domain.values import Attempt, LeftFile, Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,52 @@ class StopTask:
     runner: int
     sequence: int
     grace_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeBack:
+    """Have a runner not begin tasks that wait behind a long one; TasksTakenBack tells which it had not."""
+
+    runner: int
+    sequences: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartProcess:
+    """Start the process of an attempt."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopProcess:
+    """Ask a process and all that it started to stop, and kill them after the grace time."""
+
+    attempt: Attempt
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillProcess:
+    """Kill a process and all that it started now."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish:
+    """Store the files that an attempt leaves, and its result if it is large."""
+
+    attempt: Attempt
+    value: bytes | Stored
+    files: Sequence[LeftFile]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discard:
+    """Remove the files that an attempt left."""
+
+    attempt: Attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,4 +131,22 @@ class Leave:
     """Say goodbye: drained, and nothing is held."""
 
 
-Instruction = Spawn | Feed | StopTask | Retire | Kill | Fetch | Save | Report | ReportHeld | TellBid | Leave
+Instruction = (
+    Spawn
+    | Feed
+    | StopTask
+    | TakeBack
+    | Retire
+    | Kill
+    | StartProcess
+    | StopProcess
+    | KillProcess
+    | Publish
+    | Discard
+    | Fetch
+    | Save
+    | Report
+    | ReportHeld
+    | TellBid
+    | Leave
+)

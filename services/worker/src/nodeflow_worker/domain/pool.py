@@ -1,6 +1,7 @@
 """Which runner executes what: the waiting attempts, the runners, and what each was fed.
 
-Owns feeding, binding of runners to directories, and the blame when a runner dies. Must not know leases or reports.
+Owns feeding, binding of runners to directories, taking back what waits behind a long task, and the blame when a runner
+dies. Processes share the slots with runners (`process_line`). Must not know leases or reports.
 A runner executes its tasks one after the other; they are counted per runner from 1 (the *sequence*).
 """
 
@@ -9,9 +10,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nodeflow_worker.domain.instructions import Feed, Instruction, Kill, Retire, Spawn, StopTask
+from nodeflow_worker.domain.instructions import (
+    Feed,
+    Instruction,
+    Kill,
+    KillProcess,
+    Retire,
+    Spawn,
+    StartProcess,
+    StopProcess,
+    StopTask,
+    TakeBack,
+)
 from nodeflow_worker.domain.pace import UNKNOWN
-from nodeflow_worker.domain.values import Attempt, State, Stop
+from nodeflow_worker.domain.process_line import ProcessLine
+from nodeflow_worker.domain.values import Attempt, State, Stop, TaskSpec
 
 FEED_S: Final = 0.005
 """How much work a runner holds at most; more than one task only of functions known to be quick."""
@@ -26,11 +39,25 @@ MAX_RETURNS: Final = 8
 """How many runners may die before they begin an attempt that was fed to them, until the attempt fails."""
 RESTART_DELAY_S: Final = 0.2
 
+_TAKEN_BACK: Final = Attempt("", 0, 0, 0, 0, TaskSpec(tenant=""), b"", state=State.ENDED)
+"""Stands in a runner's queue for a task that it was fed and will not begin."""
+
 
 class Runner:
     """A runner process as the pool sees it."""
 
-    __slots__ = ("directory", "done", "idle_since", "load_s", "number", "queue", "ready", "retiring")
+    __slots__ = (
+        "directory",
+        "done",
+        "idle_since",
+        "load_s",
+        "long",
+        "number",
+        "queue",
+        "ready",
+        "relieved",
+        "retiring",
+    )
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -39,6 +66,8 @@ class Runner:
         self.retiring = False
         self.queue: deque[Attempt] = deque()
         self.done = 0
+        self.long = 0
+        self.relieved = 0
         self.load_s = 0.0
         self.idle_since = 0.0
 
@@ -53,8 +82,19 @@ class Runner:
             self.ready
             and not self.retiring
             and self.directory in (directory, None)
-            and (not self.queue or self.load_s < FEED_S / 2)
+            and (not self.queue or (self.load_s < FEED_S / 2 and self.long <= self.done))
         )
+
+    def behind(self) -> list[int]:
+        """Return the numbers of the tasks that wait behind the long one that it executes."""
+        if self.long <= self.done or self.long == self.relieved:
+            return []
+        first = self.done + 1
+        return [
+            first + place
+            for place, attempt in enumerate(self.queue)
+            if first + place > self.long and attempt.state is State.FED and attempt.stop is Stop.NONE
+        ]
 
     def took(self, count: int) -> None:
         """Note that the next `count` tasks have ended; they are off the queue already."""
@@ -85,6 +125,7 @@ class Pool:
         self._runners: dict[int, Runner] = {}
         self._waiting: dict[str, deque[Attempt]] = {}
         self._since: dict[str, float] = {}
+        self._processes = ProcessLine(slots)
         self._last_number = 0
         self._failed_starts = 0
 
@@ -107,6 +148,9 @@ class Pool:
         waiting = self._waiting
         for attempt in attempts:
             attempt.state = State.WAITING
+            if attempt.spec.process is not None:
+                self._processes.enqueue(attempt)
+                continue
             line = waiting.get(attempt.spec.directory)
             if line is None:
                 line = waiting[attempt.spec.directory] = deque()
@@ -120,7 +164,9 @@ class Pool:
             self._failed_starts = 0
 
     def stop(self, attempt: Attempt, grace_s: float) -> list[Instruction]:
-        """Stop a fed attempt; its runner will tell how it ended."""
+        """Stop a fed attempt; its runner, or its process, will tell how it ended."""
+        if self._processes.runs(attempt):
+            return [StopProcess(attempt=attempt, grace_s=grace_s)]
         runner = self._runners.get(attempt.runner)
         if runner is None or attempt not in runner.queue:
             return []
@@ -128,10 +174,30 @@ class Pool:
         return [StopTask(runner=runner.number, sequence=sequence, grace_s=grace_s)]
 
     def abandon(self) -> list[Instruction]:
-        """Forget what waits, and kill every runner that was fed."""
+        """Forget what waits, and kill every process, and every runner that was fed."""
         self._waiting.clear()
         self._since.clear()
-        return [Kill(runner=each.number) for each in self._runners.values() if each.queue]
+        orders: list[Instruction] = [KillProcess(attempt=each) for each in self._processes.abandon()]
+        return orders + [Kill(runner=each.number) for each in self._runners.values() if each.queue]
+
+    def process_ended(self, attempt: Attempt) -> None:
+        """Free the slot of a process that is gone."""
+        self._processes.ended(attempt)
+
+    def running_long(self, number: int, sequence: int) -> None:
+        """Note that a runner is busy with a task for some time: nothing waits behind it if it can run elsewhere."""
+        runner = self._runners.get(number)
+        if runner is not None:
+            runner.long = sequence
+
+    def taken_back(self, number: int, sequence: int) -> None:
+        """Put a task that its runner will not begin at the head of its line; `dispatch` feeds it to another."""
+        runner = self._runners[number]
+        place = sequence - runner.done - 1
+        attempt = runner.queue[place]
+        runner.queue[place] = _TAKEN_BACK
+        attempt.state = State.WAITING
+        self._waiting.setdefault(attempt.spec.directory, deque()).appendleft(attempt)
 
     def died(self, number: int, last_started: int) -> Remains:
         """Remove a dead runner and sort what it was fed; what it had not started waits again, first in line."""
@@ -170,13 +236,13 @@ class Pool:
         return given_up
 
     def dispatch(self, now: float) -> list[Instruction]:
-        """Feed whoever can take more, and make room for directories that no runner is bound to."""
+        """Start and feed whatever can be, and make room for directories that no runner is bound to."""
+        orders: list[Instruction] = [] if self._processes.idle else self._start_processes()
         if not self._waiting:
-            return []
+            return orders + self._relieve()
         for directory in self._waiting:
             self._since.setdefault(directory, now)
         withheld = self._withheld(now)
-        orders: list[Instruction] = []
         for directory, line in list(self._waiting.items()):
             orders += self._feed(directory, line, withheld)
             if not line:
@@ -184,6 +250,28 @@ class Pool:
         for directory, line in self._waiting.items():
             if directory not in self._served() or now - self._since[directory] > PATIENCE_S:
                 orders += self._make_room(directory, len(line))
+        return orders
+
+    def _start_processes(self) -> list[Instruction]:
+        contested = any(each.state is State.WAITING for line in self._waiting.values() for each in line)
+        started = self._processes.start(busy=self._busy(), contested=contested)
+        return [StartProcess(attempt=each) for each in started]
+
+    def _busy(self) -> int:
+        return sum(bool(each.queue) for each in self._runners.values())
+
+    def _relieve(self) -> list[Instruction]:
+        """Take back what waits behind long tasks, if there are runners that have nothing to do."""
+        runners = self._runners.values()
+        if not any(each.long > each.done for each in runners):
+            return []
+        room = self._slots if self._processes.idle else self._processes.for_runners()
+        orders: list[Instruction] = []
+        for runner in runners:
+            behind = runner.behind()
+            if behind and self._busy() < room and any(each.can_take(runner.directory or "") for each in runners):
+                runner.relieved = runner.long
+                orders.append(TakeBack(runner=runner.number, sequences=behind))
         return orders
 
     def _served(self) -> set[str | None]:
@@ -202,6 +290,8 @@ class Pool:
         free = [each for each in self._runners.values() if each.can_take(directory) and each.number not in withheld]
         # Those bound already come first: an unbound one may be needed for another directory.
         free.sort(key=lambda each: (each.directory is None, bool(each.queue)))
+        if not self._processes.idle:
+            free = self._within_share(free)
         orders: list[Instruction] = []
         for place, runner in enumerate(free):
             if not line:
@@ -211,6 +301,14 @@ class Pool:
                 runner.directory = directory
                 orders.append(Feed(runner=runner.number, directory=directory, attempts=batch))
         return orders
+
+    def _within_share(self, free: list[Runner]) -> list[Runner]:
+        """Return those that may be fed beside the processes: the idle ones while there are slots, no others if few."""
+        room = self._processes.for_runners() - self._busy()
+        idle = [each for each in free if not each.queue][: max(room, 0)]
+        if idle:
+            self._processes.runner_began()
+        return idle + ([each for each in free if each.queue] if room >= 0 else [])
 
     def _make_room(self, directory: str, wanted: int) -> list[Instruction]:
         """Retire idle runners of other directories, the longest idle first; the ones that replace them are unbound."""

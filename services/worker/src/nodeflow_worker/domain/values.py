@@ -43,6 +43,16 @@ class Reason(StrEnum):
     RUNNER_UNAVAILABLE = "RUNNER_UNAVAILABLE"
     ATTEMPT_TIMEOUT = "ATTEMPT_TIMEOUT"
     ARGUMENT_UNAVAILABLE = "ARGUMENT_UNAVAILABLE"
+    PROCESS_EXITED = "PROCESS_EXITED"
+    PROCESS_NOT_STARTED = "PROCESS_NOT_STARTED"
+    COMMAND_NOT_FOUND = "COMMAND_NOT_FOUND"
+    MEMORY_LIMIT = "MEMORY_LIMIT"
+    CPU_TIME_LIMIT = "CPU_TIME_LIMIT"
+    OPEN_FILES_LIMIT = "OPEN_FILES_LIMIT"
+    DIRECTORY_LIMIT = "DIRECTORY_LIMIT"
+    OUTPUT_INVALID = "OUTPUT_INVALID"
+    ARTIFACTS_MISSING = "ARTIFACTS_MISSING"
+    TOO_MANY_ARTIFACTS = "TOO_MANY_ARTIFACTS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +94,52 @@ Outcome = bytes | Stored | Failure | Ending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a process and all that it starts may use; 0 for no limit."""
+
+    memory_bytes: int = 0
+    cpu_time_s: float = 0.0
+    open_files: int = 0
+    directory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """A process. An empty `script` means that the arguments have a command."""
+
+    script: str = ""
+    artifacts: tuple[str, ...] = ()
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """How tasks of one node are executed. `function` is `module:callable`; an empty one is refused by the runner."""
+    """How tasks of one node are executed: by a process, if there is one, else by a function.
+
+    `function` is `module:callable`; an empty one is refused by the runner. `directory` is that of the document.
+    """
 
     tenant: str
     workflow: str = ""
     node: str = ""
-    function: str
+    function: str = ""
     directory: str = ""
     timeout_s: float | None = None
+    process: ProcessSpec | None = None
+
+    @property
+    def title(self) -> str:
+        """What runs, for people."""
+        return self.function if self.process is None else f"the process of node {self.node!r}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftFile:
+    """A file that a process leaves as an artifact: its name, and where it is until it is stored."""
+
+    name: str
+    path: str
+    content_type: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +205,10 @@ class Attempt:
     result_id: int = 0
     returns: int = 0
     """How often a runner died before it began this attempt."""
+    map_index: int | None = None
+    """For an item of a mapped node, its place; known for processes only, which are told."""
+    artifacts: tuple[tuple[str, Stored], ...] = ()
+    """The files that it leaves, by name; with a result only."""
     pace: Pace = _UNMEASURED
     """Of its function; set when the attempt is taken."""
     older: Attempt | None = None

@@ -108,10 +108,11 @@ class Executor:
                 if results and now - self._last_flush > FLUSH_S:
                     self._flush()
             self._number = number = self._number + 1
+            # First the mark, then the look: the agent does it the other way round, so that one of both sees the other.
+            pack_begun(memory, 0, number, now)
             if memory[page.SKIP_AT + (number & page.SKIP_MASK)] and page.taken_skip(number):
                 results.append(Ended(started=False))
             else:
-                pack_begun(memory, 0, number, now)
                 results.append(self._call(task))
                 row += 1
             now = monotonic()

@@ -1,0 +1,293 @@
+"""Processes of attempts on this machine, through the launcher.
+
+Owns their pipes, timers and directories while they run, and what is read from them when they end. All output passes
+`_Process.on_output`. It tells what happened; the core decides what follows.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from nodeflow_shared.logs import get_log
+from nodeflow_worker.adapters.launcher_link import LauncherLink, end_all_below, memory_file
+from nodeflow_worker.adapters.runner_process import clean_environment
+from nodeflow_worker.adapters.work_directories import WorkDirectories, find_files, read_output
+from nodeflow_worker.domain import process_ends as ends
+from nodeflow_worker.domain.events import ProcessEnded, ProcessEvent, ProcessOverdue, ProcessRunning
+from nodeflow_worker.domain.invocation import Invocation, NotInvocable, invocation_of
+from nodeflow_worker.domain.values import Attempt, Ending, Failure, LeftFile, Outcome, ProcessSpec
+
+RUNNING_AFTER_S: Final = 0.005
+"""Processes that run this long are told as running."""
+READ_BYTES: Final = 1 << 16
+FINAL_READS: Final = 64
+"""How many pieces are read after the end: what a pipe can hold, and not what an escaped writer goes on to write."""
+
+OnOutput = Callable[[Attempt, int, bytes], None]
+"""(attempt, 1 for stdout or 2 for stderr, bytes as they came)."""
+
+_log = get_log()
+
+
+class LocalProcesses:
+    """The port `Processes`. The launcher starts with the first process: workers that run none have none."""
+
+    def __init__(self, parent: Path, environment: Mapping[str, str], on_output: OnOutput | None = None) -> None:
+        self._parent = parent
+        self._environment = clean_environment(environment)
+        self._on_output = on_output or _ignore_output
+        self._tell: Callable[[ProcessEvent], None] = _ignore
+        self._directories: WorkDirectories | None = None
+        self._link: LauncherLink | None = None
+        self._last_number = 0
+        self._processes: dict[int, _Process] = {}
+        self._numbers: dict[Attempt, int] = {}
+        self._left: dict[Attempt, str] = {}
+
+    def listen(self, tell: Callable[[ProcessEvent], None]) -> None:
+        """Have all events told."""
+        self._tell = tell
+
+    def start(self, attempt: Attempt) -> None:
+        """Have the launcher start an attempt's process."""
+        try:
+            directories, link = self._ready()
+        except OSError as error:
+            self._fail_soon(attempt, ends.not_started("launcher", str(error), permanent=False))
+            return
+        root = directories.next()
+        try:
+            invocation = invocation_of(attempt, self._environment, root)
+            process = _Process(attempt, invocation, root, self._tell, self._on_output)
+        except NotInvocable as error:
+            self._fail_soon(attempt, error.failure)
+            return
+        except OSError as error:
+            self._fail_soon(attempt, ends.not_started("pipes", str(error), permanent=False))
+            return
+        self._last_number += 1
+        self._processes[self._last_number] = process
+        self._numbers[attempt] = self._last_number
+        link.send(process.order(self._last_number), process.child_fds)
+
+    def stop(self, attempt: Attempt, grace_s: float) -> None:
+        """Ask the process group, and kill it after the grace time."""
+        process = self._process(attempt)
+        if process is not None:
+            process.stopped = True
+            self._signal(attempt, signal.SIGTERM)
+            process.later(grace_s, self.kill, attempt)
+
+    def kill(self, attempt: Attempt) -> None:
+        """Kill the process group."""
+        process = self._process(attempt)
+        if process is not None:
+            process.stopped = True
+            self._signal(attempt, signal.SIGKILL)
+
+    def discard(self, attempt: Attempt) -> None:
+        """Remove the directory that was kept for its files."""
+        root = self._left.pop(attempt, None)
+        if root is not None and self._directories is not None:
+            self._directories.remove(root)
+
+    async def close(self) -> None:
+        """End everything, and remove every directory."""
+        self._tell = _ignore
+        for process in self._processes.values():
+            process.close()
+        self._processes.clear()
+        if self._link is not None:
+            await self._link.close()
+        if self._directories is not None:
+            await self._directories.close()
+
+    def _ready(self) -> tuple[WorkDirectories, LauncherLink]:
+        if self._directories is None:
+            self._directories = WorkDirectories(self._parent)
+        if self._link is None:
+            self._link = LauncherLink(self._directories.path, self._environment, self._on_message, self._on_lost)
+        return self._directories, self._link
+
+    def _process(self, attempt: Attempt) -> "_Process | None":
+        return self._processes.get(self._numbers.get(attempt, 0))
+
+    def _signal(self, attempt: Attempt, which: signal.Signals) -> None:
+        if self._link is not None:
+            self._link.send({"do": "signal", "number": self._numbers[attempt], "signal": int(which)})
+
+    def _on_message(self, message: dict[str, Any]) -> None:  # Any: JSON
+        process = self._processes.pop(message["number"], None)
+        if process is None:
+            return
+        del self._numbers[process.attempt]
+        process.close()
+        if message["event"] == "failed":
+            failure = ends.not_started(process.program, message["text"], permanent=message["permanent"])
+            self._end(process, failure, [])
+            return
+        limit = ends.Limit(message["exceeded"]) if message["exceeded"] else None
+        exit_ = ends.ProcessExit(code=message["code"], exceeded=limit, stderr=bytes(process.stderr))
+        self._end(process, *process.result(exit_))
+
+    def _end(self, process: "_Process", outcome: Outcome, files: list[LeftFile]) -> None:
+        attempt = process.attempt
+        if files:
+            self._left[attempt] = process.root
+        elif self._directories is not None:
+            self._directories.remove(process.root)
+        spent_s = process.ran_s
+        self._tell(ProcessEnded(attempt=attempt, outcome=outcome, spent_s=spent_s, files=tuple(files)))
+
+    def _on_lost(self) -> None:
+        """The launcher is gone; what it watched is ended, for nobody watches it any more."""
+        _log.error("launcher_lost", processes=len(self._processes))
+        self._link = None
+        if self._directories is not None:
+            end_all_below(self._directories.path)
+        processes = list(self._processes.values())
+        self._processes.clear()
+        self._numbers.clear()
+        for process in processes:
+            process.close()
+            self._end(process, ends.launcher_lost(), [])
+
+    def _fail_soon(self, attempt: Attempt, failure: Failure) -> None:
+        ended = ProcessEnded(attempt=attempt, outcome=failure, spent_s=0.0)
+        asyncio.get_running_loop().call_soon(lambda: self._tell(ended))
+
+
+class _Process:
+    """One process, from the order to start it until it and its group are gone."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        invocation: Invocation,
+        root: str,
+        tell: Callable[[ProcessEvent], None],
+        on_output: OnOutput,
+    ) -> None:
+        self.attempt = attempt
+        self.root = root
+        self.program = invocation.argv[0]
+        self.stopped = False
+        self.stderr = bytearray()
+        self._invocation = invocation
+        self._on_output = on_output
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._pipes: dict[int, int] = {}
+        self.child_fds = self._open()
+        for fd in self._pipes:
+            self._loop.add_reader(fd, self._read, fd)
+        self._timers = [self._loop.call_later(RUNNING_AFTER_S, tell, ProcessRunning(attempt=attempt))]
+        if attempt.spec.timeout_s is not None:
+            self.later(attempt.spec.timeout_s, tell, ProcessOverdue(attempt=attempt))
+
+    def _open(self) -> list[int]:
+        """The files that the process gets as its stdin, stdout and stderr."""
+        given = self._invocation.stdin
+        opened = [memory_file(given) if given else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)]
+        try:
+            for stream in (1, 2):
+                read_fd, write_fd = os.pipe()
+                opened.append(write_fd)
+                os.set_blocking(read_fd, False)
+                self._pipes[read_fd] = stream
+        except OSError:
+            for fd in (*opened, *self._pipes):
+                os.close(fd)
+            raise
+        return opened
+
+    @property
+    def _spec(self) -> ProcessSpec:
+        assert self.attempt.spec.process is not None
+        return self.attempt.spec.process
+
+    @property
+    def ran_s(self) -> float:
+        """How long it has been here."""
+        return self._loop.time() - self._began
+
+    def order(self, number: int) -> dict[str, object]:
+        """The message that has it started."""
+        limits = self._spec.limits
+        return {
+            "do": "start",
+            "number": number,
+            "root": self.root,
+            "argv": self._invocation.argv,
+            "environment": dict(self._invocation.environment),
+            "directory": self.attempt.spec.directory,
+            "limits": {
+                "memory_bytes": limits.memory_bytes,
+                "cpu_time_s": limits.cpu_time_s,
+                "open_files": limits.open_files,
+                "directory_bytes": limits.directory_bytes,
+            },
+        }
+
+    def later(self, delay_s: float, call: Callable[..., None], *arguments: object) -> None:
+        """Call something then, unless the process has ended."""
+        self._timers.append(self._loop.call_later(delay_s, call, *arguments))
+
+    def _read(self, fd: int) -> bool:
+        """Read a piece; False if there is none."""
+        try:
+            data = os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._loop.remove_reader(fd)
+            return False
+        self.on_output(self._pipes[fd], data)
+        return True
+
+    def on_output(self, stream: int, data: bytes) -> None:
+        """Take what the process wrote: every byte of its output passes here, as it comes."""
+        if stream == 2:
+            self.stderr += data
+            del self.stderr[: -ends.STDERR_KEPT_BYTES]
+        self._on_output(self.attempt, stream, data)
+
+    def close(self) -> None:
+        """Read what it still had written, and let go of its pipes and timers."""
+        for timer in self._timers:
+            timer.cancel()
+        for fd in self._pipes:
+            for _ in range(FINAL_READS):
+                if not self._read(fd):
+                    break
+            self._loop.remove_reader(fd)
+            os.close(fd)
+
+    def result(self, end: ends.ProcessExit) -> tuple[Outcome, list[LeftFile]]:
+        """What its end means, and the files that it leaves."""
+        if self.stopped and end.exceeded is None:
+            return Ending.STOPPED, []
+        failure = ends.failure_of(end, self._spec)
+        if failure is not None:
+            return failure, []
+        written = read_output(self.root)
+        output = ends.output_too_large(written) if isinstance(written, int) else ends.read_output(written)
+        if isinstance(output, Failure) or not self._spec.artifacts:
+            return output, []
+        files, unmatched = find_files(self.root, self._spec.artifacts)
+        if unmatched:
+            return ends.artifacts_missing(unmatched), []
+        if len(files) > ends.MAX_ARTIFACTS:
+            return ends.too_many_artifacts(len(files)), []
+        return output, files
+
+
+def _ignore(_event: ProcessEvent) -> None:
+    """Before anyone listens, and after the end."""
+
+
+def _ignore_output(_attempt: Attempt, _stream: int, _data: bytes) -> None:
+    """While nobody keeps logs."""

@@ -1,0 +1,122 @@
+"""Directories that processes run in: one for each attempt, all below one that is this worker's alone.
+
+Owns their making and removal, also of those that a killed worker has left; and what is found in them: the output file,
+the declared artifacts.
+"""
+
+import asyncio
+import fcntl
+import glob
+import mimetypes
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from nodeflow_worker.domain.invocation import OUTPUT_FILE, WORK_DIRECTORY
+from nodeflow_worker.domain.process_ends import MAX_OUTPUT_BYTES
+from nodeflow_worker.domain.values import OCTETS, LeftFile
+
+_PREFIX: Final = "processes-"
+
+
+class WorkDirectories:
+    """The directory `<parent>/processes-…`, locked until this object is closed, and those of attempts in it."""
+
+    def __init__(self, parent: Path) -> None:
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_unlocked(parent)
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent.resolve()))
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._last = 0
+        self._removals: set[asyncio.Future[None]] = set()
+
+    def next(self) -> str:
+        """The path of an attempt's directory, which the launcher makes."""
+        self._last += 1
+        return f"{self.path}/{self._last}"
+
+    def remove(self, root: str) -> None:
+        """Remove an attempt's directory; a large one in the background."""
+        try:
+            os.rmdir(f"{root}/{WORK_DIRECTORY}")  # noqa: PTH106  # nearly all are empty, and this is quick
+            os.rmdir(root)  # noqa: PTH106
+        except FileNotFoundError:
+            return
+        except OSError:
+            removal = asyncio.get_running_loop().run_in_executor(None, _remove, root)
+            self._removals.add(removal)
+            removal.add_done_callback(self._removals.discard)
+
+    async def close(self) -> None:
+        """Remove all that is left, and unlock."""
+        await asyncio.gather(*self._removals)
+        await asyncio.to_thread(_remove, str(self.path))
+        os.close(self._lock)
+
+
+def read_output(root: str) -> bytes | int:
+    """What a process wrote to its output file, or its size if that is too much; nothing if there is none."""
+    try:
+        fd = os.open(f"{root}/{OUTPUT_FILE}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    with open(fd, "rb") as file:  # noqa: PTH123  # by its fd
+        size = os.fstat(fd).st_size
+        return size if size > MAX_OUTPUT_BYTES else file.read(MAX_OUTPUT_BYTES)
+
+
+def find_files(root: str, patterns: Sequence[str]) -> tuple[list[LeftFile], list[str]]:
+    """The files that globs name, each once, with those below directories that they name; and globs without any."""
+    work = os.path.realpath(f"{root}/{WORK_DIRECTORY}")
+    files: dict[str, LeftFile] = {}
+    unmatched: list[str] = []
+    for pattern in patterns:
+        found = [
+            name
+            for match in sorted(glob.glob(pattern, root_dir=work, recursive=True, include_hidden=True))  # noqa: PTH207
+            for name in _files_of(work, match)
+        ]
+        if not found:
+            unmatched.append(pattern)
+        for name in found:
+            content_type = mimetypes.guess_type(name)[0] or OCTETS
+            files[name] = LeftFile(name=name, path=f"{work}/{name}", content_type=content_type)
+    return list(files.values()), unmatched
+
+
+def _files_of(work: str, match: str) -> list[str]:
+    """A file itself, or all files below a directory; nothing that leads out of the working directory."""
+    path = Path(work, match)
+    found = sorted(path.rglob("*")) if path.is_dir() and not path.is_symlink() else [path]
+    return [
+        os.path.normpath(each.relative_to(work))
+        for each in found
+        if each.is_file() and os.path.realpath(each).startswith(work + os.sep)
+    ]
+
+
+def _remove_unlocked(parent: Path) -> None:
+    """Remove what workers have left that were killed together with their launchers."""
+    for directory in parent.glob(f"{_PREFIX}*"):
+        try:
+            fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(str(directory))
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(fd)
+
+
+def _remove(path: str) -> None:
+    for folder, _, _ in os.walk(path):
+        if not os.access(folder, os.W_OK | os.X_OK):  # the process may have taken rights away from itself
+            Path(folder).chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
