@@ -199,3 +199,25 @@ def test_two_runs_with_one_seed_tell_the_same_history() -> None:
     first = told(1)
     assert first == told(1)
     assert first != told(2)
+
+
+@pytest.mark.parametrize("place", [20, 200, 390])
+def test_quick_tasks_do_not_wait_behind_one_that_turned_out_to_be_long(place: int) -> None:
+    def mostly_quick(arguments: dict[str, Any], _: int) -> tuple[float, Scripted]:
+        return (300.0 if arguments["number"] == place else 0.0002), Value(arguments["number"])
+
+    async def main() -> None:
+        async with VirtualSuite({"f:mostly_quick": mostly_quick}, workers=1, slots=4) as suite:
+            client = VirtualClient(suite)
+            node = {"map": list(range(400)), "function": "f:mostly_quick", "with": {"number": "${item}"}}
+            began_s = asyncio.get_running_loop().time()
+            execution_id = await client.submit({"all": node})
+            await client.finished(execution_id)
+            items = [each for each in await client.tasks(execution_id) if each.HasField("map_index")]
+            assert [each.attempt_number for each in items] == [1] * 400
+            assert len(suite.spans) == 400
+            late = [each.task_number for each in suite.spans if each.ended_s > began_s + 1.0]
+            assert late == [each.task_number for each in items if each.map_index == place]
+            assert check_history(client.history(), {execution_id: [[]]}) == []
+
+    run(main, seed=0)

@@ -89,10 +89,14 @@ class VirtualSuite:
         """(function, execution_id, task_number, attempt_number) of each task that any runner began, by worker."""
         return [each for worker in self._workers.values() for runners in worker.lives for each in runners.executed]
 
+    @property
+    def spans(self) -> list[Span]:
+        """The same, with their times."""
+        return [each for worker in self._workers.values() for runners in worker.lives for each in runners.spans]
+
     def together(self) -> list[tuple[Span, Span]]:
         """Return what no engine may let happen: spans of one task that overlap, on any workers."""
-        spans = [each for worker in self._workers.values() for runners in worker.lives for each in runners.spans]
-        spans.sort(key=lambda each: (each.execution_id, each.task_number, each.began_s))
+        spans = sorted(self.spans, key=lambda each: (each.execution_id, each.task_number, each.began_s))
         return [
             (one, other)
             for one, other in pairwise(spans)

@@ -2,7 +2,7 @@
 
 from nodeflow_worker.domain import events
 from nodeflow_worker.domain.agent import Agent
-from nodeflow_worker.domain.values import Attempt, Reference, TaskSpec
+from nodeflow_worker.domain.values import Attempt, ProcessSpec, Reference, TaskSpec
 
 
 def attempt(
@@ -29,3 +29,8 @@ def started_agent(slots: int = 2, max_credits: int = 1024) -> Agent:
     for runner in range(1, slots + 1):
         assert agent.handle(events.RunnerReady(runner=runner), 0.0) == []
     return agent
+
+
+def process_attempt(task: int = 1, number: int = 1, *, arguments: bytes = b'{"command":["true"]}') -> Attempt:
+    spec = TaskSpec(tenant="t", node="n", directory="/d", process=ProcessSpec())
+    return Attempt("e", task, number, 1, 1, spec, arguments)

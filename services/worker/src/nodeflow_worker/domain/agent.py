@@ -211,7 +211,7 @@ class Agent:
 
     def _settle(self, attempt: Attempt, outcome: Outcome, finished: list[Attempt]) -> list[Instruction]:
         """End an attempt with an outcome of any kind; one that is too large to be inline is stored first."""
-        if isinstance(outcome, bytes):
+        if isinstance(outcome, bytes) and len(outcome) > INLINE_LIMIT_BYTES:
             outcome = Stored(data=outcome)
         if isinstance(outcome, Stored) and len(outcome.data) > INLINE_LIMIT_BYTES:
             attempt.state = State.STORING

@@ -61,6 +61,7 @@ class Launcher:
 
     def __init__(self, agent: socket.socket) -> None:
         self._agent = agent
+        agent.set_inheritable(False)  # an attempt's process that had it could speak for us, and hide our end
         self._jobs: dict[int, Job] = {}
         self._pids: dict[int, int] = {}
         self._libc = ctypes.CDLL(None)

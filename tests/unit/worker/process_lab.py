@@ -1,0 +1,139 @@
+"""Real processes under a real core, without a worker-manager: assigns attempts and collects how they end."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from nodeflow_worker.adapters.local_processes import LocalProcesses
+from nodeflow_worker.domain import events
+from nodeflow_worker.domain import instructions as do
+from nodeflow_worker.domain.agent import Agent
+from nodeflow_worker.domain.values import Attempt, Failure, Limits, Outcome, ProcessSpec, Stored, TaskSpec
+
+
+class ProcessLab:
+    """A worker without its stream and without runners; `stored` has the bytes of artifacts by their names."""
+
+    def __init__(self, directory: Path, *, slots: int = 2, environment: dict[str, str] | None = None) -> None:
+        self.directory = directory
+        self.agent = Agent(slots=slots, max_credits=1_000)
+        self.agent.bid.credits = 1_000
+        self.agent.handle(events.BeatSent(beat=1), 0.0)
+        self.output: list[tuple[int, bytes]] = []
+        self.stored: dict[str, bytes] = {}
+        self.running: list[Attempt] = []
+        self.processes = LocalProcesses(
+            directory / "state",
+            os.environ if environment is None else environment,
+            on_output=lambda _, stream, data: self.output.append((stream, data)),
+        )
+        self._changed = asyncio.Event()
+        self._tasks = 0
+
+    async def __aenter__(self) -> Self:
+        self.processes.listen(self.handle)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.processes.close()
+        assert list((self.directory / "state").glob("*")) == []
+
+    # Any: JSON of a document.
+    def attempt(
+        self,
+        command: Sequence[Any] = (),
+        *,
+        script: str = "",
+        artifacts: tuple[str, ...] = (),
+        limits: Limits | None = None,
+        timeout_s: float | None = None,
+        **arguments: Any,
+    ) -> Attempt:
+        self._tasks += 1
+        process = ProcessSpec(script=script, artifacts=artifacts, limits=limits or Limits())
+        spec = TaskSpec(
+            tenant="t",
+            workflow="w",
+            node="n",
+            directory=str(self.directory),
+            timeout_s=timeout_s,
+            process=process,
+        )
+        given = {**({"command": list(command)} if command else {}), **arguments}
+        return Attempt("e", self._tasks, 1, 1, 1, spec, json.dumps(given).encode())
+
+    async def run(self, *attempts: Attempt) -> list[Outcome | None]:
+        """Assign attempts and wait until all have ended."""
+        self.assign(*attempts)
+        await self.until(lambda: all(each.outcome is not None for each in attempts))
+        return [each.outcome for each in attempts]
+
+    async def outcome(self, command: Sequence[Any] = (), **more: Any) -> Outcome | None:
+        """How one attempt ends; the arguments are those of `attempt`."""
+        [outcome] = await self.run(self.attempt(command, **more))
+        return outcome
+
+    async def failure(self, command: Sequence[Any] = (), **more: Any) -> Failure:
+        """How one attempt fails."""
+        outcome = await self.outcome(command, **more)
+        assert isinstance(outcome, Failure), outcome
+        return outcome
+
+    def assign(self, *attempts: Attempt) -> None:
+        self.handle(events.Assigned(attempts=attempts))
+
+    def cancel(self, attempt: Attempt, grace_s: float) -> None:
+        self.handle(events.CancelRequested(keys=[attempt.key], grace_s=grace_s))
+
+    def printed(self, stream: int = 1) -> str:
+        """All that processes wrote to a stream."""
+        return b"".join(data for each, data in self.output if each == stream).decode()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until a condition holds; it is looked at after each event, and twenty times a second."""
+        async with asyncio.timeout(20):
+            while not holds():
+                self._changed.clear()
+                try:
+                    async with asyncio.timeout(0.05):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue
+
+    def handle(self, event: events.Event) -> None:
+        """Take in an event, as the driver does."""
+        for order in self.agent.handle(event, asyncio.get_running_loop().time()):
+            self._carry_out(order)
+        self._changed.set()
+
+    def _carry_out(self, order: do.Instruction) -> None:
+        match order:
+            case do.StartProcess():
+                self.processes.start(order.attempt)
+            case do.StopProcess():
+                self.processes.stop(order.attempt, order.grace_s)
+            case do.KillProcess():
+                self.processes.kill(order.attempt)
+            case do.Discard():
+                self.processes.discard(order.attempt)
+            case do.Publish():
+                found = {file.name: Path(file.path).read_bytes() for file in order.files}
+                self.stored.update(found)
+                artifacts = tuple((name, Stored(digest=f"sha256:{name}")) for name in found)
+                saved = events.Saved(attempt=order.attempt, value=order.value, artifacts=artifacts)
+                asyncio.get_running_loop().call_soon(self.handle, saved)
+            case do.Save():
+                saved = events.Saved(attempt=order.attempt, value=Stored(digest="sha256:o"))
+                asyncio.get_running_loop().call_soon(self.handle, saved)
+            case do.Report():
+                self.running += order.started
+            case do.TellBid() | do.Fetch():
+                pass
+            case _:
+                raise AssertionError(order)

@@ -1,0 +1,343 @@
+"""Real processes: what they are given, how they end, what they leave, and that nothing of them stays."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.unit.worker.process_lab import ProcessLab
+
+from nodeflow_worker.domain import events
+from nodeflow_worker.domain.values import JSON, MANIFEST, Ending, Extra, FailureKind, Limits, State, Stored
+
+ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/home/u", "LANG": "C.UTF-8", "SECRET": "s", "NODEFLOW_TOKEN": "t"}
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[ProcessLab]:
+    async with ProcessLab(tmp_path, environment=ENVIRONMENT) as lab:
+        yield lab
+
+
+def gone(pid: int) -> bool:
+    """Whether a process runs no more; one that nobody has waited for yet does not run."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+class TestWhatItIsGiven:
+    async def test_the_environment_is_clean(self, lab: ProcessLab) -> None:
+        attempt = lab.attempt(["env"], env={"NAMED": "x", "COUNT": 3})
+        attempt.map_index = 7
+        assert await lab.run(attempt) == [b"null"]
+        told = dict(line.split("=", 1) for line in lab.printed().splitlines())
+        root = told.pop("TMPDIR")
+        assert Path(root).parent.parent == lab.directory / "state"
+        assert told == {
+            **{name: ENVIRONMENT[name] for name in ("PATH", "HOME", "LANG")},
+            "NAMED": "x",
+            "COUNT": "3",
+            "NODEFLOW_EXECUTION_ID": "e",
+            "NODEFLOW_WORKFLOW": "w",
+            "NODEFLOW_NODE": "n",
+            "NODEFLOW_TASK_NUMBER": "1",
+            "NODEFLOW_ATTEMPT_NUMBER": "1",
+            "NODEFLOW_MAP_INDEX": "7",
+            "NODEFLOW_OUTPUT": f"{root}/output",
+            "NODEFLOW_WORK_DIR": f"{root}/work",
+            "NODEFLOW_WORKFLOW_DIR": str(lab.directory),
+        }
+
+    async def test_its_directory_is_its_own_empty_and_removed(self, lab: ProcessLab) -> None:
+        script = "pwd; ls -A; echo x > left; mkdir -p deep/er; touch deep/er/y; chmod 500 deep/er; echo z > $TMPDIR/t"
+        assert await lab.outcome(script=script) == b"null"
+        [work] = lab.printed().splitlines()
+        await lab.until(lambda: not Path(work).parent.exists())
+
+    async def test_words_are_passed_as_they_are(self, lab: ProcessLab) -> None:
+        words = ["a b", "$HOME", "", 5, True, "é\n"]
+        await lab.outcome(["printf", "<%s>", *words])
+        assert lab.printed() == "<a b><$HOME><><5><true><é\n>"
+
+    @pytest.mark.parametrize(
+        ("stdin", "read"),
+        [("text\n", "text\n"), ({"a": [1]}, '{"a":[1]}'), ("", ""), ("x" * 1_000_000, "x" * 1_000_000)],
+    )
+    async def test_stdin(self, lab: ProcessLab, stdin: object, read: str) -> None:
+        assert await lab.outcome(["cat"], stdin=stdin) == b"null"
+        assert lab.printed() == read
+
+    async def test_without_stdin_there_is_nothing_to_read(self, lab: ProcessLab) -> None:
+        assert await lab.outcome(["cat"]) == b"null"
+
+    @pytest.mark.parametrize(
+        ("extra", "read"),
+        [
+            (Extra(parameter="stdin", content_type=JSON, data=b'"text"'), "text"),
+            (Extra(parameter="stdin", content_type=JSON, data=b"[1,2]"), "[1,2]"),
+            (Extra(parameter="stdin", content_type="text/csv", data=b"a,b"), "a,b"),
+            (
+                Extra(
+                    parameter="stdin",
+                    content_type=MANIFEST,
+                    data=b'[{"value": 1}, {"artifact": {"digest": "d"}}]',
+                    parts=(("d", b'"x"'),),
+                ),
+                '[1,"x"]',
+            ),
+        ],
+    )
+    async def test_stdin_by_reference(self, lab: ProcessLab, extra: Extra, read: str) -> None:
+        attempt = lab.attempt(["cat"])
+        attempt.extras = (extra,)
+        await lab.run(attempt)
+        assert lab.printed() == read
+
+    async def test_a_program_beside_the_document_is_found(self, lab: ProcessLab) -> None:
+        tool = lab.directory / "tool.sh"
+        tool.write_text("#!/bin/sh\necho ran from $PWD\n")
+        tool.chmod(0o755)
+        assert await lab.outcome(["./tool.sh"]) == b"null"
+        assert lab.printed().startswith("ran from ")
+
+    async def test_a_command_larger_than_a_packet(self, lab: ProcessLab) -> None:
+        await lab.outcome(["sh", "-c", 'printf %s "${#1}"', "sh", "x" * 100_000])
+        assert lab.printed() == "100000"
+
+
+class TestHowItEnds:
+    async def test_lines_become_an_object(self, lab: ProcessLab) -> None:
+        script = 'echo name=a=b > "$NODEFLOW_OUTPUT"; echo count=3 >> "$NODEFLOW_OUTPUT"'
+        assert await lab.outcome(script=script) == b'{"name":"a=b","count":"3"}'
+
+    async def test_a_json_document_is_taken_as_it_is(self, lab: ProcessLab) -> None:
+        assert await lab.outcome(script='echo "[1, {\\"a\\": null}]" > $NODEFLOW_OUTPUT') == b'[1,{"a":null}]'
+
+    @pytest.mark.parametrize("text", ["no equals sign", '{"a": ', "[NaN]", "a=1\nb"])
+    async def test_an_output_of_another_form_is_a_failure(self, lab: ProcessLab, text: str) -> None:
+        failure = await lab.failure(["sh", "-c", 'printf %s "$1" > "$NODEFLOW_OUTPUT"', "sh", text])
+        assert (failure.kind, failure.reason, failure.retryable) == (FailureKind.USER, "OUTPUT_INVALID", True)
+
+    async def test_an_exit_code_tells_the_last_lines_of_stderr(self, lab: ProcessLab) -> None:
+        failure = await lab.failure(script="for i in $(seq 100); do echo line $i >&2; done; exit 3")
+        assert (failure.kind, failure.reason, failure.retryable) == (FailureKind.USER, "PROCESS_EXITED", True)
+        assert failure.message.startswith("it exited with code 3; its last words:\nline 81\n")
+        assert failure.message.endswith("\nline 100")
+
+    async def test_a_signal_is_named(self, lab: ProcessLab) -> None:
+        failure = await lab.failure(script="kill -SEGV $$")
+        assert (failure.reason, failure.message) == ("PROCESS_EXITED", "it was ended by SIGSEGV")
+
+    async def test_a_script_ends_at_its_first_failure(self, lab: ProcessLab) -> None:
+        failure = await lab.failure(script="false\necho went on")
+        assert (failure.reason, lab.printed()) == ("PROCESS_EXITED", "")
+
+    @pytest.mark.parametrize("command", ["no-such-program", "./nothing", "/etc/passwd", "/etc"])
+    async def test_a_command_that_is_none_is_permanent(self, lab: ProcessLab, command: str) -> None:
+        failure = await lab.failure([command])
+        assert (failure.kind, failure.reason, failure.retryable) == (FailureKind.PERMANENT, "COMMAND_NOT_FOUND", False)
+        assert command in failure.message
+
+    async def test_arguments_without_a_command(self, lab: ProcessLab) -> None:
+        failure = await lab.failure()
+        assert (failure.kind, failure.reason) == (FailureKind.PERMANENT, "ARGUMENTS_MISMATCH")
+
+    async def test_a_flood_of_output_is_read_and_not_kept(self, lab: ProcessLab) -> None:
+        lab.output.clear()
+        failure = await lab.failure(script="head -c 20000000 /dev/zero >&2; head -c 20000000 /dev/zero; exit 1")
+        assert failure.reason == "PROCESS_EXITED"
+        assert sum(len(data) for _, data in lab.output) == 40_000_000
+        assert len(failure.message) < 5_000
+
+
+class TestLimits:
+    async def test_memory_of_all_processes_together(self, lab: ProcessLab) -> None:
+        hold = f"'{sys.executable}' -c 'x = bytearray(40_000_000); import time; time.sleep(60)'"
+        failure = await lab.failure(script=f"{hold} & {hold} & wait", limits=Limits(memory_bytes=70_000_000))
+        assert (failure.kind, failure.reason, failure.retryable) == (FailureKind.USER, "MEMORY_LIMIT", True)
+        assert "70,000,000 bytes" in failure.message
+
+    async def test_memory_of_one_that_is_quickly_done(self, lab: ProcessLab) -> None:
+        command = [sys.executable, "-c", "x = bytearray(200_000_000)"]
+        assert (await lab.failure(command, limits=Limits(memory_bytes=100_000_000))).reason == "MEMORY_LIMIT"
+
+    async def test_cpu_time_of_children_too(self, lab: ProcessLab) -> None:
+        failure = await lab.failure(script="(while :; do :; done); echo", limits=Limits(cpu_time_s=0.2))
+        assert failure.reason == "CPU_TIME_LIMIT"
+        assert "0.2 s" in failure.message
+
+    async def test_open_files(self, lab: ProcessLab) -> None:
+        command = [sys.executable, "-c", "x = [open('/dev/null') for _ in range(50)]"]
+        failure = await lab.failure(command, limits=Limits(open_files=20))
+        assert failure.reason == "OPEN_FILES_LIMIT"
+        assert failure.message.startswith("it wanted more than 20 open files")
+
+    async def test_directory(self, lab: ProcessLab) -> None:
+        script = "mkdir sub; head -c 2000000 /dev/zero > sub/x; sleep 60"
+        failure = await lab.failure(script=script, limits=Limits(directory_bytes=1_000_000))
+        assert failure.reason == "DIRECTORY_LIMIT"
+
+    async def test_directory_of_one_that_is_quickly_done(self, lab: ProcessLab) -> None:
+        script = "head -c 2000000 /dev/zero > $TMPDIR/x"
+        assert (await lab.failure(script=script, limits=Limits(directory_bytes=1_000_000))).reason == "DIRECTORY_LIMIT"
+
+    async def test_what_keeps_to_all_limits_succeeds(self, lab: ProcessLab) -> None:
+        limits = Limits(memory_bytes=10**9, cpu_time_s=60, open_files=64, directory_bytes=10**7)
+        assert await lab.outcome(["true"], limits=limits) == b"null"
+        assert (await lab.failure(["nope"], limits=limits)).reason == "COMMAND_NOT_FOUND"
+
+
+class TestArtifacts:
+    async def test_declared_files_are_published_and_then_removed(self, lab: ProcessLab) -> None:
+        script = (
+            "mkdir -p out/sub other; echo 1 > out/a.csv; echo 2 > out/sub/b.csv; echo 3 > out/c.txt; echo 4 > other/d"
+        )
+        attempt = lab.attempt(script=script, artifacts=("out/**/*.csv", "other"))
+        assert await lab.run(attempt) == [b"null"]
+        assert lab.stored == {"out/a.csv": b"1\n", "out/sub/b.csv": b"2\n", "other/d": b"4\n"}
+        assert [name for name, _ in attempt.artifacts] == list(lab.stored)
+        [parent] = (lab.directory / "state").iterdir()
+        await lab.until(lambda: list(parent.iterdir()) == [])
+
+    async def test_a_glob_without_files_is_a_failure(self, lab: ProcessLab) -> None:
+        failure = await lab.failure(script="echo 1 > a.csv", artifacts=("*.csv", "out/*.txt"))
+        assert (failure.kind, failure.reason) == (FailureKind.USER, "ARTIFACTS_MISSING")
+        assert "'out/*.txt'" in failure.message
+        assert lab.stored == {}
+
+    async def test_links_out_of_the_directory_are_no_artifacts(self, lab: ProcessLab) -> None:
+        assert (await lab.failure(script="ln -s /etc/passwd x", artifacts=("x",))).reason == "ARTIFACTS_MISSING"
+
+    async def test_a_failed_process_leaves_none(self, lab: ProcessLab) -> None:
+        assert (await lab.failure(script="echo 1 > a; exit 1", artifacts=("a",))).reason == "PROCESS_EXITED"
+        assert lab.stored == {}
+
+
+class TestStops:
+    async def test_a_cancelled_process_may_clean_up(self, lab: ProcessLab) -> None:
+        attempt = lab.attempt(script="trap 'echo cleaned; exit 0' TERM; echo ready; while :; do sleep 0.02; done")
+        lab.assign(attempt)
+        await lab.until(lambda: "ready" in lab.printed())
+        lab.cancel(attempt, 10.0)
+        await lab.until(lambda: attempt.outcome is not None)
+        assert (attempt.outcome, "cleaned" in lab.printed()) == (Ending.CANCELLED, True)
+
+    async def test_one_that_ignores_it_is_killed_with_its_children(self, lab: ProcessLab) -> None:
+        script = "trap '' TERM; sleep 60 & echo $!; (setsid sleep 61 & echo $!); echo $$; wait; sleep 60"
+        attempt = lab.attempt(script=script)
+        lab.assign(attempt)
+        await lab.until(lambda: lab.printed().count("\n") == 3)
+        lab.cancel(attempt, 0.1)
+        await lab.until(lambda: attempt.outcome is not None)
+        assert attempt.outcome is Ending.CANCELLED
+        for pid in map(int, lab.printed().split()):
+            await lab.until(partial(gone, pid))
+
+    async def test_its_time(self, lab: ProcessLab) -> None:
+        failure = await lab.failure(["sleep", "60"], timeout_s=0.1)
+        assert (failure.kind, failure.reason) == (FailureKind.TRANSIENT, "ATTEMPT_TIMEOUT")
+
+    async def test_what_it_leaves_running_ends_with_it(self, lab: ProcessLab) -> None:
+        script = (
+            "sleep 60 & echo $!; (sh -c 'sleep 61 & echo $!' &) ; (setsid sh -c 'echo $$; exec sleep 62' &); sleep 0.2"
+        )
+        assert await lab.outcome(script=script) == b"null"
+        pids = list(map(int, lab.printed().split()))
+        assert len(pids) == 3
+        for pid in pids:
+            await lab.until(partial(gone, pid))
+
+    async def test_a_session_lost_kills_at_once(self, lab: ProcessLab) -> None:
+        attempt = lab.attempt(script="trap '' TERM; echo $$; sleep 60; sleep 60")
+        lab.assign(attempt)
+        await lab.until(lambda: bool(lab.printed()))
+        lab.handle(events.LeaseEnding())
+        await lab.until(lambda: gone(int(lab.printed())))
+        assert (attempt.state, attempt.outcome) == (State.ENDED, None)
+
+    async def test_slots_bound_how_many_run(self, lab: ProcessLab) -> None:
+        attempts = [lab.attempt(script="echo +; sleep 0.05; echo -") for _ in range(6)]
+        await lab.run(*attempts)
+        running, most = 0, 0
+        for mark in lab.printed().split():
+            running += 1 if mark == "+" else -1
+            most = max(most, running)
+        assert most <= 2
+
+    async def test_a_lost_launcher_ends_all_and_another_is_started(self, lab: ProcessLab) -> None:
+        attempt = lab.attempt(script="echo $$; sleep 60 & echo $!; wait")
+        lab.assign(attempt)
+        await lab.until(lambda: lab.printed().count("\n") == 2)
+        first = int(lab.printed().split()[0])
+        os.kill(psutil.Process(first).ppid(), signal.SIGKILL)
+        await lab.until(lambda: attempt.outcome is not None)
+        assert getattr(attempt.outcome, "reason", None) == "RUNNER_LOST"
+        for pid in map(int, lab.printed().split()):
+            await lab.until(partial(gone, pid))
+        assert await lab.outcome(["true"]) == b"null"
+
+
+AGENT = """\
+import asyncio, sys
+from pathlib import Path
+from tests.unit.worker.process_lab import ProcessLab
+
+async def main():
+    async with ProcessLab(Path(sys.argv[1])) as lab:
+        script = "echo $$; sleep 60 & echo $!; (setsid sh -c 'echo $$; exec sleep 61' &); sleep 60"
+        lab.assign(lab.attempt(script=script))
+        await lab.until(lambda: lab.printed().count("\\n") == 3)
+        print(*lab.printed().split(), flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_nothing_outlives_an_agent_that_is_killed(tmp_path: Path) -> None:
+    root = str(Path(__file__).parents[3])
+    agent = subprocess.Popen(
+        [sys.executable, "-c", AGENT, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert agent.stdout is not None
+    with agent.stdout:
+        pids = list(map(int, agent.stdout.readline().split()))
+    assert len(pids) == 3
+    agent.kill()
+    agent.wait()
+    deadline = time.monotonic() + 10
+    while not all(map(gone, pids)) or list((tmp_path / "state").glob("*")):
+        assert time.monotonic() < deadline, [pid for pid in pids if not gone(pid)]
+        os.sched_yield()
+
+
+async def test_what_a_killed_worker_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = tmp_path / "state" / "processes-old"
+    (left / "1" / "work").mkdir(parents=True)
+    async with ProcessLab(tmp_path) as lab:
+        assert await lab.outcome(["true"]) == b"null"
+        assert not left.exists()
+
+
+async def test_a_large_output_is_stored(tmp_path: Path) -> None:
+    async with ProcessLab(tmp_path) as lab:
+        script = 'awk \'BEGIN { printf "["; for (i = 0; i < 50000; i++) printf i ","; print "0]" }\' > $NODEFLOW_OUTPUT'
+        assert await lab.outcome(script=script) == Stored(digest="sha256:o")
+
+
+async def test_closing_ends_what_runs(tmp_path: Path) -> None:
+    async with ProcessLab(tmp_path) as lab:
+        lab.assign(lab.attempt(script="echo $$; sleep 60"))
+        await lab.until(lambda: bool(lab.printed()))
+    await lab.until(lambda: gone(int(lab.printed())))
