@@ -30,7 +30,7 @@ class Settings(ServiceSettings):
         description="how many tasks run at once, each in a process of its own",
     )
     max_credits: int = Field(1024, ge=1, le=16_384, description="most tasks to hold ready beyond the slots")
-    state_dir: Path = Field(Path(".nodeflow/worker"), description="directory for the locks of sessions and for processes")
+    state_dir: Path = Field(Path(".nodeflow/worker"), description="directory for locks of sessions, and for processes")
     path: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description=f"directories to import functions from, separated by {os.pathsep!r}"
     )
