@@ -11,7 +11,7 @@ HEAD = """\
 import enum
 from dataclasses import dataclass
 from typing import Any, Literal, Optional, TypedDict
-from nodeflow_sdk import Backoff, node, workflow
+from nodeflow_sdk import Backoff, Limits, node, process, workflow
 
 @node
 def count(path: str) -> int:

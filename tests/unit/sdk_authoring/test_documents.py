@@ -72,6 +72,21 @@ def part(paths: list[str]) -> int:
 def flow():
     return anything([part(["a"]), part(["b"])])
 """,
+    "processes": """
+sort = process("sort -u --key={key} {path}", retries=1, timeout="30s", limits=Limits(memory="512Mi", cpu_time=10))
+words = process(
+    script='echo "$FILE ${HOME}" > "$NODEFLOW_OUTPUT"',
+    env={"FILE": "{path}", "FIXED": "{{braces}} ${{HOME}} ${path}"},
+    stdin="{text}",
+    artifacts=["out/*.csv"],
+    name="words",
+)
+
+@workflow
+def flow(paths: list[str], text: str):
+    first = words.after(sort("k", path="p"))("a{b}${c}", [text])
+    return anything([sort(3, paths[0]), words.map(paths, text=text), first])
+""",
     "no_result": """
 @workflow
 def flow():

@@ -137,6 +137,21 @@ DEFINITIONS = {
     ),
 }
 
+PROCESSES = {
+    "nothing": ("process()  # fault\n", "process(): takes either a command or a script"),
+    "both": ("process('a', script='b')  # fault\n", "takes either a command or a script"),
+    "quote": ("process('it\"s')  # fault\n", "process(): No closing quotation"),
+    "brace": ("process('echo {')  # fault\n", "write {name} for a value, {{ and }} for braces"),
+    "no name": ("process('echo {0}')  # fault\n", "'{0}' has the placeholder {0}, which is no name"),
+    "format": ("process(['echo', '{x:>3}'])  # fault\n", "which is no name"),
+    "retries": ("process('ls', retries=-1)  # fault\n", "retries=-1 must be a whole number"),
+    "missing": (flow("p()  # fault", head="p = process('cat {path}')"), "cat(path): missing a required argument"),
+    "unknown": (flow("p('a', b=1)  # fault", head="p = process('cat {path}')"), "unexpected keyword argument 'b'"),
+    "map": (flow("p.map('abc')  # fault", head="p = process('cat {path}')"), "cat.map() takes a list, not str"),
+    "no room": (flow("p.map(paths)  # fault", head="p = process('ls')"), "ls() has no parameter left for the item"),
+    "outside": ("process('ls')()  # fault\n", "process ls is called outside of a workflow"),
+}
+
 KEPT = "kept = []\n@workflow\ndef first():\n    kept.append(count('a'))\n"
 ORDER = {
     "itself": (flow("a = count('a')", "a.after(a)  # fault"), "count cannot come after count"),
@@ -180,6 +195,11 @@ def test_looking_at_a_value_that_does_not_exist_yet(tmp_path: Path, line: str, s
 
 @pytest.mark.parametrize(("body", "said"), DEFINITIONS.values(), ids=DEFINITIONS)
 def test_nodes_and_workflows_that_cannot_be(tmp_path: Path, body: str, said: str) -> None:
+    check(tmp_path, body, said)
+
+
+@pytest.mark.parametrize(("body", "said"), PROCESSES.values(), ids=PROCESSES)
+def test_processes_that_cannot_be(tmp_path: Path, body: str, said: str) -> None:
     check(tmp_path, body, said)
 
 

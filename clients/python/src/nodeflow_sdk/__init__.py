@@ -3,7 +3,7 @@
 The names here are what user code needs; `nodeflow_sdk.client` is the API call by call.
 """
 
-from nodeflow_sdk.authoring import Backoff, Node, NodeOutput, WiringError, node
+from nodeflow_sdk.authoring import Backoff, Limits, Node, NodeOutput, Process, WiringError, node, process
 from nodeflow_sdk.running.failures import ExecutionCancelled, ExecutionFailed, NodeFailed
 from nodeflow_sdk.running.handles import AsyncExecution, Execution
 from nodeflow_sdk.running.updates import State, Update
@@ -15,13 +15,16 @@ __all__ = [
     "Execution",
     "ExecutionCancelled",
     "ExecutionFailed",
+    "Limits",
     "Node",
     "NodeFailed",
     "NodeOutput",
+    "Process",
     "State",
     "Update",
     "WiringError",
     "Workflow",
     "node",
+    "process",
     "workflow",
 ]

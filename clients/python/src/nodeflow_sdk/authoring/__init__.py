@@ -7,5 +7,18 @@ from nodeflow_sdk.authoring.errors import Place, WiringError
 from nodeflow_sdk.authoring.handles import Handle, NodeOutput, WorkflowInput
 from nodeflow_sdk.authoring.node import Node, node
 from nodeflow_sdk.authoring.options import Backoff
+from nodeflow_sdk.authoring.process import Limits, Process, process
 
-__all__ = ["Backoff", "Handle", "Node", "NodeOutput", "Place", "WiringError", "WorkflowInput", "node"]
+__all__ = [
+    "Backoff",
+    "Handle",
+    "Limits",
+    "Node",
+    "NodeOutput",
+    "Place",
+    "Process",
+    "WiringError",
+    "WorkflowInput",
+    "node",
+    "process",
+]

@@ -216,12 +216,6 @@ def _names_output(key: object) -> bool:
 
 
 def _node_fields(call: Call) -> dict[str, object]:
-    fields = dict(call.fields)
-    edges: dict[str, object] = {}
-    if call.map is not None:
-        edges["map"] = call.map
-    if call.arguments:
-        edges["with"] = call.arguments
-    if call.needs:
-        edges["needs"] = call.needs
-    return {**edges, **fields}
+    over = {"map": call.map} if call.map is not None else {}
+    needs = {"needs": call.needs} if call.needs else {}
+    return {**over, **call.fields, **needs}

@@ -18,9 +18,7 @@ class Call:
     name: str
     place: Place
     fields: dict[str, object]
-    """What the node says in a document, but for the edges."""
-    arguments: dict[str, object]
-    """By parameter: JSON with expressions in it."""
+    """What the node says in a document, but for the edges that follow."""
     map: str | list[object] | None = None
     data_from: set[str] = field(default_factory=set)
     """The nodes whose outputs it reads."""
