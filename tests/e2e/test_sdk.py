@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -68,9 +69,14 @@ async def script(directory: Path, body: str, *, name: str = "user_script.py") ->
 
 async def run_file(directory: Path, file: Path) -> Finished:
     """Run a Python file in a directory."""
+    return await run_python(directory, str(file))
+
+
+async def run_python(directory: Path, *arguments: str) -> Finished:
+    """Run the interpreter in a directory."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("NODEFLOW_")}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(file)),
+        *(sys.executable, *arguments),
         cwd=directory,
         env=environment,
         stdout=asyncio.subprocess.PIPE,
@@ -133,6 +139,7 @@ breaks.run(numbers=[3])
     )
     assert f'user_script.py", line {line}, in broken' in done.err
     assert "nodeflow_worker" not in done.err
+    assert "grpc" not in done.err
 
 
 async def test_a_handle_tells_state_updates_and_result(suite: Suite) -> None:
@@ -183,6 +190,61 @@ asyncio.run(main())
 """
     done = await script(suite.directory, body)
     assert (done.code, done.out) == (0, "4 COMPLETED COMPLETED\n[0, 2, 4, 6, 8]\n20\n"), done.err
+
+
+async def test_an_interrupted_run_cancels_its_execution(suite: Suite) -> None:
+    """Ctrl-C in a script, and a cancelled task in async code."""
+    (suite.directory / "interrupted.py").write_text(
+        f"{HEAD}\nif __name__ == '__main__':\n    waits.run(60, labels={{'test': 'ctrl-c'}})\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "interrupted.py"),
+        cwd=suite.directory,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    while "waits" not in (await suite.cli("ls", "--label", "test=ctrl-c")).out:
+        assert process.returncode is None
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    assert b"KeyboardInterrupt" in err
+    assert "CANCELLED" in (await suite.cli("ls", "--label", "test=ctrl-c")).out
+    body = """\
+async def main():
+    task = asyncio.create_task(waits.arun(60, labels={"test": "task"}, request_id="task-1"))
+    await asyncio.sleep(0.5)
+    task.cancel()
+    await asyncio.wait([task])
+    print(task.cancelled(), waits.start(60, labels={"test": "task"}, request_id="task-1").state())
+asyncio.run(main())
+"""
+    done = await script(suite.directory, body)
+    assert (done.code, done.out) == (0, "True CANCELLED\n"), done.err
+
+
+async def test_a_module_of_a_package_runs_with_its_relative_imports(suite: Suite) -> None:
+    package = suite.directory / "shop" / "flows"
+    package.mkdir(parents=True)
+    for directory in (package.parent, package):
+        (directory / "__init__.py").write_text("")
+    (package / "nodes.py").write_text(
+        "from nodeflow_sdk import node\n\n@node\ndef half(n: int) -> float:\n    return n / 2\n"
+    )
+    (package / "main.py").write_text(
+        "from nodeflow_sdk import workflow\nfrom .nodes import half\n\n"
+        "@workflow\ndef flow(n: int):\n    return half(n)\n\n"
+        "if __name__ == '__main__':\n    print(flow.run(5))\n"
+    )
+    done = await run_python(suite.directory, "-m", "shop.flows.main")
+    assert (done.code, done.out) == (0, "2.5\n"), done.err
+
+
+async def test_a_script_that_cannot_be_imported_says_so(suite: Suite) -> None:
+    file = suite.directory / "my-script.py"
+    file.write_text(f"{HEAD}\nif __name__ == '__main__':\n    one.run(1)\n")
+    done = await run_file(suite.directory, file)
+    assert done.code == 1
+    assert "my-script.py cannot be imported; rename it, to my_script.py for one" in done.err
 
 
 TYPES = """\
@@ -269,7 +331,8 @@ print(registered.register()[:7])
     line = next(number for number, text in enumerate(file.read_text().splitlines(), 1) if "# here" in text)
     done = await run_file(suite.directory, file)
     assert done.code == 1
-    assert f"WiringError: {file}:{line}: nodes.maybe.when:" in done.err
+    assert f"WiringError: {file}:{line}: nodes.maybe.when: there is no input 'm'; the inputs are n\n" in done.err
+    assert "direct cause" not in done.err
 
 
 async def test_a_registered_workflow_is_run_by_name(suite: Suite) -> None:
@@ -292,3 +355,42 @@ async def test_bad_runs_say_what_is_wrong(suite: Suite, body: str, said: str) ->
     done = await script(suite.directory, body)
     assert done.code == 1
     assert said in done.err
+
+
+PROCESSES = """\
+from nodeflow_sdk import node, process, workflow
+
+words = process(script='printf %s "$(wc -w < "$FILE")" > "$NODEFLOW_OUTPUT"', env={"FILE": "{path}"}, name="words")
+sort = process(["sh", "-c", 'sort -u "$1" > "$NODEFLOW_OUTPUT"', "sort", "{path}"])
+say = process(script='cat > "$NODEFLOW_OUTPUT"', stdin="{text}")
+fail = process("sh -c 'echo no such luck >&2; exit 3'", name="fail")
+
+@node
+def total(counts: list[int]) -> int:
+    return sum(counts)
+
+@workflow
+def count(paths: list[str]):
+    return {"total": total(words.map(paths)), "sorted": sort(paths[0]), "said": say({"a": ["it's", total([1])]})}
+
+@workflow
+def failing():
+    fail()
+
+if __name__ == "__main__":
+    with open("it's a file", "w") as file:
+        file.write("b=2\\na=1\\nb=2\\n")
+    import os
+    print(count.run(paths=[os.path.abspath("it's a file")] * 2))
+    failing.run()
+"""
+
+
+async def test_processes_are_nodes_like_functions(suite: Suite) -> None:
+    file = suite.directory / "processes.py"
+    file.write_text(PROCESSES)
+    done = await run_file(suite.directory, file)
+    assert (
+        done.out == f"{ {'total': 6, 'sorted': {'a': '1', 'b': '2'}, 'said': {'a': ['it' + chr(39) + 's', 1]}} }\n"
+    ), done.err
+    assert "NodeFailed: fail of failing" in done.err

@@ -5,6 +5,8 @@ Owns the meeting of definition and execution. Must not know how either works ins
 
 from __future__ import annotations
 
+import asyncio
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import update_wrapper
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_DOCUMENT_LINE: Final = re.compile(r" \(line \d+\)$")
 _RUNNER: Final = "nodeflow_worker.runner"
 OPTIONS: Final = frozenset({"suite", "request_id", "labels"})
 
@@ -81,9 +84,13 @@ class Workflow(Generic[P, R]):
         labels: Mapping[str, str] | None = None,
         **inputs: Any,
     ) -> R:
-        """Run it to its end, on a running loop."""
+        """Run it to its end, on a running loop. Cancelled, it cancels the execution."""
         execution = await self.astart(*args, suite=suite, request_id=request_id, labels=labels, **inputs)
-        return await execution.result()
+        try:
+            return await execution.result()
+        except asyncio.CancelledError:
+            await execution.cancel("interrupted")
+            raise
 
     def start(
         self,
@@ -145,7 +152,9 @@ class Workflow(Generic[P, R]):
         )
 
     def _wiring_error(self, fault: FieldViolation) -> WiringError:
-        return WiringError(self._definition.place_in(fault.path), f"{fault.path}: {fault.description}", fault.hint)
+        # The line in the document means nothing to who has written Python.
+        description = _DOCUMENT_LINE.sub("", fault.description)
+        return WiringError(self._definition.place_in(fault.path), f"{fault.path}: {description}", fault.hint)
 
 
 @overload
