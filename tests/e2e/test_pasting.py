@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "word_count"
 README = (ROOT / "README.md").read_text()
 CLIENT_README = (ROOT / "clients" / "python" / "README.md").read_text()
-COMMANDS = ("run", "validate", "ls", "get", "watch", "why", "workers", "workflows")
+COMMANDS = ("run", "submit", "wait", "validate", "ls", "get", "watch", "why", "workers", "workflows")
 # These go on until they are stopped, or need something that runs: they have tests of their own.
 OTHERS = ("up", "worker", "cancel")
 

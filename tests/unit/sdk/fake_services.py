@@ -161,6 +161,7 @@ class FakeScheduler(SchedulerServiceServicer):
         """What a watch waits for after its events; a test that clears it has a running execution."""
         self.watch_end.set()
         self.submitted: list[api.SubmitExecutionRequest] = []
+        self.submitted_many: list[api.SubmitExecutionsRequest] = []
         self.cancelled: list[api.CancelExecutionRequest] = []
         self.filters: list[str] = []
         self.workflow = Workflow(
@@ -257,6 +258,9 @@ class FakeScheduler(SchedulerServiceServicer):
     async def SubmitExecutions(  # noqa: N802
         self, request: api.SubmitExecutionsRequest, context: Context
     ) -> api.SubmitExecutionsResponse:
+        self.submitted_many.append(request)
+        if self.submit_error is not None:
+            raise self.submit_error
         return api.SubmitExecutionsResponse(execution_ids=[each.request_id for each in request.submissions])
 
     async def GetTask(self, request: api.GetTaskRequest, context: Context) -> api.GetTaskResponse:  # noqa: N802

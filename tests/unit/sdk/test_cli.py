@@ -236,7 +236,21 @@ async def test_a_wait_without_workers_is_noticed_and_ctrl_c_leaves_the_execution
 
 
 async def test_every_command_has_help_with_an_example(cli: Cli) -> None:
-    commands = ("up", "run", "validate", "ls", "get", "watch", "cancel", "why", "workers", "worker", "workflows")
+    commands = (
+        "up",
+        "run",
+        "submit",
+        "wait",
+        "validate",
+        "ls",
+        "get",
+        "watch",
+        "cancel",
+        "why",
+        "workers",
+        "worker",
+        "workflows",
+    )
     for command in commands:
         done = await cli(command, "--help")
         assert done.code == 0

@@ -13,6 +13,7 @@ from nodeflow.common.v1.lifecycle_pb2 import ExecutionState
 from nodeflow.scheduler.v1.execution_pb2 import Execution
 from rich.text import Text
 
+from nodeflow_sdk.cli.completion import complete_ids
 from nodeflow_sdk.cli.errors import usage_error
 from nodeflow_sdk.cli.inputs import split_pairs
 from nodeflow_sdk.cli.outcome import exit_code_of, outcome_lines
@@ -34,7 +35,12 @@ from nodeflow_sdk.progress.follow import follow
 from nodeflow_sdk.progress.symbols import execution_state
 
 IdArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="An execution's id, a prefix that no other has, or @latest.")
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="An execution's id, a prefix that no other has, or @latest.",
+        autocompletion=complete_ids,
+    ),
 ]
 _LABEL_KEY: Final = re.compile(r"[A-Za-z0-9._/-]{1,63}")
 _STATES = [name.removeprefix("EXECUTION_STATE_") for name in ExecutionState.keys()[1:]]

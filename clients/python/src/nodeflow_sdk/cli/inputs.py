@@ -11,6 +11,9 @@ from typing import Final
 from nodeflow_sdk.cli.errors import usage_error
 from nodeflow_sdk.documents import read_file
 
+LINES_SUFFIXES: Final = (".jsonl", ".ndjson")
+"""Files with a JSON object in each line."""
+_EACH_LINE: Final = 'an object in each line: {"name": value, …}'
 _EXAMPLES: Final[Mapping[str, str]] = {
     "array": '["a", "b"]',
     "object": '{"key": "value"}',
@@ -52,6 +55,26 @@ def read_input_file(path: Path) -> dict[str, object]:
             f"{path} holds JSON of type {_json_type(value)}", 'an object with a field per input: {"name": value, …}'
         )
     return value
+
+
+def read_input_lines(path: Path) -> list[dict[str, object]]:
+    """Return the objects in a file of JSON lines, but empty ones; raises CliError that names the line at fault."""
+    found: list[dict[str, object]] = []
+    for number, line in enumerate(read_file(path, "a file with a JSON object of inputs in each line").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise usage_error(
+                f"{path}:{number}: not JSON: {error}", 'an object in each line: {"name": value, …}'
+            ) from None
+        if not isinstance(value, dict):
+            raise usage_error(f"{path}:{number}: JSON of type {_json_type(value)}", _EACH_LINE)
+        found.append(value)
+    if not found:
+        raise usage_error(f"{path} has no lines", _EACH_LINE)
+    return found
 
 
 def typed(pairs: Mapping[str, str], schema_text: str) -> dict[str, object]:

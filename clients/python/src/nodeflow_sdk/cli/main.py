@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from nodeflow_sdk.cli import executions, run, up, validate, why, workers, workflows
+from nodeflow_sdk.cli import executions, run, submit, up, validate, wait, why, workers, workflows
 from nodeflow_sdk.cli.errors import CliError, ExitCode, usage_error
 from nodeflow_sdk.cli.session import AddressOption, Interrupted, OutputOption, Session
 from nodeflow_sdk.cli.terminal import err, say
@@ -45,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (up, run, validate, executions, why, workers, workflows):
+for module in (up, run, submit, wait, validate, executions, why, workers, workflows):
     module.add_commands(app)
 
 

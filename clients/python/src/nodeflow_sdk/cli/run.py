@@ -14,14 +14,12 @@ from typing import Annotated
 import typer
 from nodeflow.scheduler.v1.execution_pb2 import Execution
 from nodeflow.scheduler.v1.workflow_pb2 import Workflow, WorkflowDocument
-from rich.text import Text
 
-from nodeflow_sdk.cli.errors import CliError, ExitCode, refusal
+from nodeflow_sdk.cli.errors import CliError, ExitCode
 from nodeflow_sdk.cli.executions import tell_outcome
-from nodeflow_sdk.cli.faults import invalid_document
 from nodeflow_sdk.cli.inputs import read_input_file, split_pairs, typed
 from nodeflow_sdk.cli.outcome import exit_code_of
-from nodeflow_sdk.cli.output import Output, emit, to_document, to_json
+from nodeflow_sdk.cli.results import SilentWaiting, print_result
 from nodeflow_sdk.cli.screens import screen_for
 from nodeflow_sdk.cli.session import (
     AddressOption,
@@ -32,18 +30,16 @@ from nodeflow_sdk.cli.session import (
     known_worker_manager,
     session,
 )
-from nodeflow_sdk.cli.tables import executions_table
+from nodeflow_sdk.cli.submission import InputsOption, LabelOption, RequestIdOption, checked, refusals
 from nodeflow_sdk.cli.terminal import err, say, write
 from nodeflow_sdk.cli.up import DataDirOption, PathOption, RestartView, SlotsOption, suite_options
 from nodeflow_sdk.cli.validate import FileArgument
 from nodeflow_sdk.client import Client
 from nodeflow_sdk.documents import read_document
-from nodeflow_sdk.payloads import from_json
-from nodeflow_sdk.progress import ExecutionView, Screen, SilentScreen, follow
-from nodeflow_sdk.progress.symbols import seconds
+from nodeflow_sdk.progress import ExecutionView, Screen, follow
 from nodeflow_sdk.suite.attach import Attachment, attached
 from nodeflow_sdk.suite.services import SuiteOptions
-from nodeflow_shared.errors import AlreadyExists, InvalidInput, NodeflowError
+from nodeflow_shared.errors import NodeflowError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,17 +65,13 @@ def run(
     ctx: typer.Context,
     file: FileArgument,
     *,
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", metavar="K=V", help="An input; repeatable. JSON where it wants JSON.")
-    ] = None,
+    inputs: InputsOption = None,
     input_file: Annotated[
         Path | None,
         typer.Option("--input-file", metavar="F.json", help="A JSON object of inputs; --input goes before."),
     ] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="A label; repeatable.")] = None,
-    request_id: Annotated[
-        str, typer.Option("--request-id", metavar="ID", help="A key: a repeat with it starts nothing new.")
-    ] = "",
+    label: LabelOption = None,
+    request_id: RequestIdOption = "",
     watch: Annotated[
         bool | None, typer.Option("--watch/--no-watch", help="Show it while it runs. Default: on a terminal.")
     ] = None,
@@ -122,7 +114,7 @@ async def _run(current: Session, order: Order, options: SuiteOptions) -> int:
             await _follow(client, order, attachment, execution, workflow)
             finished = await client.get(execution.execution_id)
             await tell_outcome(client, finished)
-            await _print_result(client, current.output, finished)
+            await print_result(client, current.output, finished)
             return exit_code_of(finished)
 
 
@@ -140,15 +132,10 @@ async def _suite(current: Session, options: SuiteOptions) -> AsyncIterator[Attac
 
 async def _submit(client: Client, order: Order) -> tuple[Workflow, Execution]:
     """Submit the order; raises CliError that shows what is wrong with the document or the inputs."""
-    verdict = await client.validate(order.document)
-    if verdict.faults:
-        raise invalid_document(order.file, order.document.source, verdict.faults)
-    workflow = verdict.workflow
+    workflow = await checked(client, order.file, order.document)
     inputs = {**order.base_inputs, **typed(order.pairs, workflow.inputs_schema)}
-    try:
+    with refusals():
         execution = await client.submit(order.document, inputs, request_id=order.request_id, labels=order.labels)
-    except (InvalidInput, AlreadyExists) as error:
-        raise refusal(error, ExitCode.REFUSED) from error
     say(f"execution {execution.execution_id} of {workflow.name}")
     return workflow, execution
 
@@ -176,23 +163,3 @@ async def _leave(client: Client, attachment: Attachment, execution: Execution) -
         say(f"cancelled {execution.execution_id}")
     except NodeflowError as error:
         say(f"{execution.execution_id} could not be cancelled: {error.message}")
-
-
-async def _print_result(client: Client, output: Output | None, execution: Execution) -> None:
-    if output is not None:
-        emit(
-            output,
-            document=lambda: {"execution": to_document(execution)},
-            names=[execution.execution_id],
-            table=lambda: executions_table([execution], seconds(execution.finish_time)),
-        )
-    elif execution.HasField("outputs"):
-        write(to_json(from_json(await client.read(execution.outputs))))
-
-
-class SilentWaiting(SilentScreen):
-    """Shows no events, but what a person who waits should know."""
-
-    def notice(self, text: str) -> None:
-        """Print a notice."""
-        say(Text(text, style="yellow"))

@@ -28,7 +28,7 @@ from nodeflow_sdk.cli.tables import workers_table
 from nodeflow_sdk.cli.terminal import say
 from nodeflow_sdk.cli.up import DataDirOption, PathOption, SlotsOption
 from nodeflow_sdk.client import open_workers_client
-from nodeflow_sdk.suite.services import SuiteService, worker_settings
+from nodeflow_sdk.suite.services import HOST, SuiteService, worker_settings
 from nodeflow_shared.errors import NodeflowError
 
 _WORKER_ID: Final = re.compile(r"[a-zA-Z0-9._-]{1,128}")
@@ -86,7 +86,9 @@ def worker(
         path=tuple(path) if path else (Path.cwd(),),
     )
     say(f"worker {name} for the worker-manager at {target}")
-    environment = {**os.environ, **{f"{service.env_prefix}{key}": value for key, value in own.items()}}
+    # Beside other workers of this machine: the default port may be theirs.
+    environment = {f"{service.env_prefix}BIND": f"{HOST}:0", **os.environ}
+    environment |= {f"{service.env_prefix}{key}": value for key, value in own.items()}
     # The worker takes this process's place: signals and its exit code are its own.
     os.execve(sys.executable, [sys.executable, "-m", service.module], environment)  # noqa: S606
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nodeflow_sdk.cli.completion import complete_workflows
 from nodeflow_sdk.cli.errors import usage_error
 from nodeflow_sdk.cli.output import Output, emit, list_document
 from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
@@ -22,7 +23,12 @@ def add_commands(app: typer.Typer) -> None:
 
 def workflows(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Show the revisions of this workflow.")] = "",
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NAME]", help="Show the revisions of this workflow.", autocompletion=complete_workflows
+        ),
+    ] = "",
     address: AddressOption = None,
     output: OutputOption = None,
 ) -> None:
