@@ -31,6 +31,7 @@ from nodeflow_scheduler.domain.placement import Grant, Session
 from nodeflow_scheduler.domain.scopes import scope_of
 from nodeflow_scheduler.ports import Artifacts, EventLog, Prepared, Workers
 from nodeflow_scheduler.publishing import Publisher
+from nodeflow_scheduler.verification import Verification
 from nodeflow_shared.clock import Clock
 from nodeflow_shared.errors import NodeflowError, Unavailable
 from nodeflow_shared.logs import get_log
@@ -74,6 +75,7 @@ class Driver:
         self._log = log
         self._workers = workers
         self._artifacts = artifacts
+        self._verification = Verification(artifacts, self._tenant_of)
         self._clock = clock
         self._pending: deque[_Pending] = deque()
         self._decided = asyncio.Event()
@@ -99,6 +101,7 @@ class Driver:
             while len(self._pending) >= PENDING_TURNS:
                 await self._pending[0].over.wait()
             inputs = await self.inbox.drain()
+            await self._verification.verify(inputs)
             turn = self.core.step(inputs, self._clock.now_ms())
             self._request_artifacts(turn)
             committed = self._log.append(turn.writes) if turn.writes else None
@@ -241,6 +244,10 @@ class Driver:
     def _tick(self) -> None:
         self._timer_due_ms = None
         self.inbox.push(Tick())
+
+    def _tenant_of(self, execution_id: str) -> str | None:
+        execution = self.core.executions.get(execution_id)
+        return execution.tenant if execution is not None else None
 
     def execution(self, execution_id: str) -> Execution | None:
         """An execution that is in memory. What it says may not be committed yet: await `committed` before answering."""

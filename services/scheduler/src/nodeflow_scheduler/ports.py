@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -151,6 +151,10 @@ class Artifacts(Protocol):
 
     async def fetch(self, tenant: str, digest: str, limit_bytes: int) -> bytes:
         """The bytes of an artifact. Raises NotFound, or InvalidInput when there are more than the limit."""
+        ...
+
+    async def missing(self, tenant: str, digests: Collection[str]) -> set[str]:
+        """Which of some artifacts are not stored. The digests are well formed."""
         ...
 
     def stream(self, tenant: str, digest: str) -> AsyncIterator[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import grpc
 import grpc.aio
@@ -18,6 +18,8 @@ from nodeflow_shared.status import from_rpc_error
 
 PIECE_BYTES = 512 * 1024
 TIMEOUT_S = 300.0
+LOOK_UP_TIMEOUT_S = 5.0
+LOOK_UP_LIMIT = 1_000
 
 
 class GrpcArtifacts:
@@ -48,6 +50,22 @@ class GrpcArtifacts:
                 raise InvalidInput(f"artifact {digest} has more than {limit_bytes} bytes")
         return bytes(data)
 
+    async def missing(self, tenant: str, digests: Collection[str]) -> set[str]:
+        """See the port."""
+        wanted = sorted(digests)
+        found: set[str] = set()
+        for start in range(0, len(wanted), LOOK_UP_LIMIT):
+            found |= await _persistent()(self._stored, tenant, wanted[start : start + LOOK_UP_LIMIT])
+        return set(wanted) - found
+
+    async def _stored(self, tenant: str, digests: Sequence[str]) -> set[str]:
+        request = artifact_pb2.BatchGetArtifactsRequest(tenant=tenant, digests=digests)
+        try:
+            response = await self._stub.BatchGetArtifacts(request, timeout=LOOK_UP_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        return {artifact.reference.digest for artifact in response.artifacts}
+
     async def stream(self, tenant: str, digest: str) -> AsyncIterator[bytes]:
         """See the port."""
         request = artifact_pb2.DownloadArtifactRequest(tenant=tenant, digest=digest)
@@ -63,7 +81,7 @@ def _persistent() -> AsyncRetrying:
     return AsyncRetrying(
         sleep=asyncio.sleep,
         retry=retry_if_exception(lambda error: as_lost_connection(error) is not None),
-        wait=wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.1),
+        wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.1),
     )
 
 
