@@ -66,7 +66,7 @@ format: $(VENV)/dev.stamp  ## format Python and protos in place
 	$(BIN)/ruff format
 	$(BIN)/buf format --write
 
-bench: $(VENV)/dev.stamp  ## measure: make bench NAME=noop, or NAME=latency
+bench: $(VENV)/dev.stamp  ## measure: make bench NAME=noop, latency or process
 	@$(BIN)/python -m tests.bench $(NAME)
 
 constraints:  ## write constraints.txt from a clean resolve of all lower bounds

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import typer
 from rich.console import Console
-from tests.bench import latency, noop, report
+from tests.bench import latency, noop, process, report
 from tests.bench.bench_suite import BUILD, CORES, LIMIT_S, BenchFailed, new_data_dir, only_bench, use_two_cores
 from tests.bench.profiling import PROCESSES, Profile, ProfileForm, top_text
 
@@ -67,6 +67,23 @@ def run_latency(
     results = _run([lambda limit_s: latency.measure(new_data_dir(), samples=samples, limit_s=limit_s)] * repeat)
     report.write_json(BUILD / "latency.json", "latency", cores, results)
     _output.print(report.latency_table(results))
+
+
+@app.command("process")
+def run_process(
+    processes: Annotated[int, typer.Option(min=1, help="Processes in a round.")] = process.PROCESSES,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each, by turns.")] = process.ROUNDS,
+    slots: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = CORES,
+    repeat: Repeat = 1,
+) -> None:
+    """Processes per second of the worker's executor, against a bare loop of posix_spawn."""
+    cores = use_two_cores()
+    run: Run[process.ProcessResult] = lambda _: process.measure(  # noqa: E731  # one of a list, as above
+        new_data_dir(), processes=processes, rounds=rounds, slots=slots
+    )
+    results = _run([run] * repeat)
+    report.write_json(BUILD / "process.json", "process", cores, results)
+    _output.print(report.process_table(results))
 
 
 def _noop_run(executions: int, slots: int, profile: Profile | None) -> Run[noop.NoopResult]:

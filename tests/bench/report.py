@@ -15,9 +15,13 @@ import psutil
 from rich.table import Table
 from tests.bench.latency import LatencyResult
 from tests.bench.noop import NoopResult
+from tests.bench.process import ProcessResult
 
 # The issue's target.
 NODES_PER_S: Final = 40_000
+
+# What the executor should reach of a bare loop.
+PROCESS_RATIO: Final = 0.8
 
 
 def machine(cores: Sequence[int]) -> dict[str, object]:
@@ -34,7 +38,10 @@ def machine(cores: Sequence[int]) -> dict[str, object]:
 
 
 def write_json(
-    path: Path, name: str, cores: Sequence[int], results: Sequence[NoopResult] | Sequence[LatencyResult]
+    path: Path,
+    name: str,
+    cores: Sequence[int],
+    results: Sequence[NoopResult] | Sequence[LatencyResult] | Sequence[ProcessResult],
 ) -> None:
     """Write the results of all runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +79,21 @@ def latency_table(results: Sequence[LatencyResult]) -> Table:
     table.add_row("commits per execution", *(f"{each.commits_per_execution:.2f}" for each in results))
     table.add_row("samples", *(f"{each.samples}" for each in results))
     _add_cpu(table, "CPU µs per execution", [each.cpu_us_per_node for each in results])
+    return table
+
+
+def process_table(results: Sequence[ProcessResult]) -> Table:
+    """Return a column for each run."""
+    table = Table(title="process, /bin/true")
+    table.add_column("")
+    for run in range(1, len(results) + 1):
+        table.add_column(f"run {run}", justify="right")
+    table.add_row("processes/s of the executor", *(f"{each.executor_per_s:,.0f}" for each in results))
+    table.add_row("processes/s of a bare loop", *(f"{each.bare_per_s:,.0f}" for each in results))
+    table.add_row("ratio, median of rounds", *(f"{each.ratio:.2f}" for each in results))
+    table.add_row(f"at least {PROCESS_RATIO}", *(_verdict(each.ratio >= PROCESS_RATIO) for each in results))
+    table.add_row("slots", *(f"{each.slots}" for each in results))
+    table.add_row("agent's CPU µs per process", *(f"{each.agent_cpu_us:.0f}" for each in results))
     return table
 
 

@@ -61,6 +61,16 @@ class TestWhatItIsGiven:
         assert await lab.outcome(script=script) == b"null"
         [work] = lab.printed().splitlines()
         await lab.until(lambda: not Path(work).parent.exists())
+        await lab.outcome(script="pwd; ls -A")
+        assert lab.printed().splitlines()[1] != work
+
+    async def test_an_untouched_directory_serves_again_and_a_changed_one_does_not(self, lab: ProcessLab) -> None:
+        for script in ("pwd", "pwd", "pwd; chmod 750 .", "pwd", "pwd; touch $TMPDIR/x", "pwd"):
+            assert await lab.outcome(script=script) == b"null"
+        first, second, third, fourth, fifth, sixth = lab.printed().splitlines()
+        assert first == second == third
+        assert fourth == fifth
+        assert len({third, fourth, sixth}) == 3
 
     async def test_words_are_passed_as_they_are(self, lab: ProcessLab) -> None:
         words = ["a b", "$HOME", "", 5, True, "é\n"]

@@ -58,14 +58,17 @@ class LocalProcesses:
         except OSError as error:
             self._fail_soon(attempt, ends.not_started("launcher", str(error), permanent=False))
             return
-        root = directories.next()
+        root = ""
         try:
+            root = directories.next()
             invocation = invocation_of(attempt, self._environment, root)
             process = _Process(attempt, invocation, root, self._tell, self._on_output)
         except NotInvocable as error:
+            directories.give_back(root)
             self._fail_soon(attempt, error.failure)
             return
         except OSError as error:
+            directories.give_back(root)
             self._fail_soon(attempt, ends.not_started("pipes", str(error), permanent=False))
             return
         self._last_number += 1
@@ -92,7 +95,7 @@ class LocalProcesses:
         """Remove the directory that was kept for its files."""
         root = self._left.pop(attempt, None)
         if root is not None and self._directories is not None:
-            self._directories.remove(root)
+            self._directories.give_back(root)
 
     async def close(self) -> None:
         """End everything, and remove every directory."""
@@ -138,7 +141,7 @@ class LocalProcesses:
         if files:
             self._left[attempt] = process.root
         elif self._directories is not None:
-            self._directories.remove(process.root)
+            self._directories.give_back(process.root)
         spent_s = process.ran_s
         self._tell(ProcessEnded(attempt=attempt, outcome=outcome, spent_s=spent_s, files=tuple(files)))
 

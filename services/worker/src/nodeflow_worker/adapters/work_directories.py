@@ -10,6 +10,7 @@ import glob
 import mimetypes
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,10 @@ from nodeflow_worker.domain.invocation import OUTPUT_FILE, WORK_DIRECTORY
 from nodeflow_worker.domain.process_ends import MAX_OUTPUT_BYTES
 from nodeflow_worker.domain.values import OCTETS, LeftFile
 
+EMPTY_KEPT: Final = 64
+
 _PREFIX: Final = "processes-"
+_WORK_MODE: Final = 0o700
 
 
 class WorkDirectories:
@@ -32,30 +36,47 @@ class WorkDirectories:
         self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._last = 0
+        self._empty: list[str] = []
         self._removals: set[asyncio.Future[None]] = set()
 
     def next(self) -> str:
-        """The path of an attempt's directory, which the launcher makes."""
+        """The path of a new attempt's directory, with an empty working directory in it."""
+        if self._empty:
+            return self._empty.pop()
         self._last += 1
-        return f"{self.path}/{self._last}"
+        root = f"{self.path}/{self._last}"
+        os.mkdir(root, 0o700)  # noqa: PTH102  # as quick as can be
+        os.mkdir(f"{root}/{WORK_DIRECTORY}", _WORK_MODE)  # noqa: PTH102
+        return root
 
-    def remove(self, root: str) -> None:
-        """Remove an attempt's directory; a large one in the background."""
-        try:
-            os.rmdir(f"{root}/{WORK_DIRECTORY}")  # noqa: PTH106  # nearly all are empty, and this is quick
-            os.rmdir(root)  # noqa: PTH106
-        except FileNotFoundError:
+    def give_back(self, root: str) -> None:
+        """Take an attempt's directory: an untouched one is kept for another attempt, any other one is removed.
+
+        To make and to remove a directory can wait for the file system's journal, and so for everybody else's writes.
+        """
+        if not root:  # not even the directory could be made
             return
-        except OSError:
-            removal = asyncio.get_running_loop().run_in_executor(None, _remove, root)
-            self._removals.add(removal)
-            removal.add_done_callback(self._removals.discard)
+        if len(self._empty) < EMPTY_KEPT and _untouched(root):
+            self._empty.append(root)
+            return
+        removal = asyncio.get_running_loop().run_in_executor(None, _remove, root)
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
 
     async def close(self) -> None:
         """Remove all that is left, and unlock."""
         await asyncio.gather(*self._removals)
         await asyncio.to_thread(_remove, str(self.path))
         os.close(self._lock)
+
+
+def _untouched(root: str) -> bool:
+    work = f"{root}/{WORK_DIRECTORY}"
+    try:
+        modes = [stat.S_IMODE(os.stat(each).st_mode) for each in (root, work)]  # noqa: PTH116
+        return modes == [0o700, _WORK_MODE] and os.listdir(root) == [WORK_DIRECTORY] and not os.listdir(work)  # noqa: PTH208
+    except OSError:
+        return False
 
 
 def read_output(root: str) -> bytes | int:

@@ -29,6 +29,8 @@ POLL_S = 0.05
 SCAN_SHARE = 10
 """A look at a directory is not taken again before this many times as long as it took."""
 PACKET_BYTES = 65_536
+MARKS = ("NODEFLOW_WORK_DIR", "NODEFLOW_EXECUTION_ID", "NODEFLOW_TASK_NUMBER", "NODEFLOW_ATTEMPT_NUMBER")
+"""By these an attempt's processes are known, wherever they went."""
 CLEANUP_S = 5.0
 NOT_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR)
 _PR_SET_CHILD_SUBREAPER = 36
@@ -41,12 +43,13 @@ _DEFAULTS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT)
 class Job:
     """One process: the leader of its session, and its limits."""
 
-    def __init__(self, number: int, root: str, limits: dict[str, Any]) -> None:
+    def __init__(self, number: int, root: str, limits: dict[str, Any], environment: dict[str, str]) -> None:
         self.number = number
         self.root = root
         self.memory_bytes = int(limits.get("memory_bytes", 0))
         self.cpu_time_s = float(limits.get("cpu_time_s", 0))
         self.directory_bytes = int(limits.get("directory_bytes", 0))
+        self.marks = [f"{name}={environment[name]}\0".encode() for name in MARKS]
         self.exceeded = ""
         self.next_scan_at = 0.0
 
@@ -120,11 +123,8 @@ class Launcher:
 
     def _start(self, message: dict[str, Any], fds: list[int]) -> None:  # Any: JSON
         number, root, limits = message["number"], message["root"], message["limits"]
-        work = f"{root}/work"
         try:
-            os.mkdir(root, 0o700)  # noqa: PTH102
-            os.mkdir(work)  # noqa: PTH102
-            os.chdir(work)
+            os.chdir(message["environment"]["NODEFLOW_WORK_DIR"])
             pid = self._spawn(message, limits, fds)
         except (OSError, ValueError) as error:
             code = error.errno if isinstance(error, OSError) else errno.EINVAL
@@ -133,7 +133,7 @@ class Launcher:
             return
         finally:
             os.chdir("/")
-        self._jobs[pid] = Job(number, root, limits)
+        self._jobs[pid] = Job(number, root, limits, message["environment"])
         self._pids[number] = pid
 
     def _spawn(self, message: dict[str, Any], limits: dict[str, Any], fds: list[int]) -> int:
@@ -237,7 +237,7 @@ class Launcher:
                 told = file.read()
         except OSError:
             return False
-        return any(b"NODEFLOW_WORK_DIR=" + job.root.encode() + b"/" in told for job in self._jobs.values())
+        return any(all(mark in told for mark in job.marks) for job in self._jobs.values())
 
     # Limits.
 
