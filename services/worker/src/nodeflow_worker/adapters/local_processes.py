@@ -185,9 +185,9 @@ class _Process:
         self._began = self._loop.time()
         self._pipes: dict[int, int] = {}
         self.child_fds = self._open()
-        for fd in self._pipes:
-            self._loop.add_reader(fd, self._read, fd)
-        self._timers = [self._loop.call_later(RUNNING_AFTER_S, tell, ProcessRunning(attempt=attempt))]
+        self._watched: set[int] = set()
+        self._tell = tell
+        self._timers = [self._loop.call_later(RUNNING_AFTER_S, self._run_on)]
         if attempt.spec.timeout_s is not None:
             self.later(attempt.spec.timeout_s, tell, ProcessOverdue(attempt=attempt))
 
@@ -239,6 +239,18 @@ class _Process:
         """Call something then, unless the process has ended."""
         self._timers.append(self._loop.call_later(delay_s, call, *arguments))
 
+    def _run_on(self) -> None:
+        """Tell that it runs, and read what it writes from now on. What is quickly done is read once, at its end."""
+        for fd in self._pipes:
+            self._watched.add(fd)
+            self._loop.add_reader(fd, self._read, fd)
+        self._tell(ProcessRunning(attempt=self.attempt))
+
+    def _unwatch(self, fd: int) -> None:
+        if fd in self._watched:
+            self._watched.discard(fd)
+            self._loop.remove_reader(fd)
+
     def _read(self, fd: int) -> bool:
         """Read a piece; False if there is none."""
         try:
@@ -246,7 +258,7 @@ class _Process:
         except BlockingIOError:
             return False
         if not data:
-            self._loop.remove_reader(fd)
+            self._unwatch(fd)
             return False
         self.on_output(self._pipes[fd], data)
         return True
@@ -266,7 +278,7 @@ class _Process:
             for _ in range(FINAL_READS):
                 if not self._read(fd):
                     break
-            self._loop.remove_reader(fd)
+            self._unwatch(fd)
             os.close(fd)
 
     def result(self, end: ends.ProcessExit) -> tuple[Outcome, list[LeftFile]]:

@@ -26,6 +26,8 @@ from types import FrameType
 from typing import Any
 
 POLL_S = 0.05
+STRAYS_S = 0.02
+"""How long after an end strays are looked for: once for all the ends of that time."""
 SCAN_SHARE = 10
 """A look at a directory is not taken again before this many times as long as it took."""
 PACKET_BYTES = 65_536
@@ -69,6 +71,7 @@ class Launcher:
         self._pids: dict[int, int] = {}
         self._libc = ctypes.CDLL(None)
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._strays_at = math.inf
         self._children_file = f"/proc/self/task/{os.getpid()}/children"
 
     def run(self) -> None:
@@ -83,7 +86,7 @@ class Launcher:
         poll.register(wake_read, select.POLLIN)
         while True:
             watched = any(job.watched for job in self._jobs.values())
-            ready = poll.poll(POLL_S * 1000 if watched else None)
+            ready = poll.poll(self._patience_ms(watched))
             if any(fd == wake_read for fd, _ in ready):
                 os.read(wake_read, 65_536)
                 self._reap()
@@ -91,7 +94,15 @@ class Launcher:
                 break
             if watched:
                 self._look()
+            if time.monotonic() >= self._strays_at:
+                self._strays_at = math.inf
+                self._end_strays()
         self._end_all()
+
+    def _patience_ms(self, watched: bool) -> float | None:
+        if self._strays_at < math.inf:
+            return STRAYS_S * 1000
+        return POLL_S * 1000 if watched else None
 
     # What the agent asks for.
 
@@ -203,7 +214,7 @@ class Launcher:
             if pid in self._jobs:
                 self._ended(pid, status, usage)
         if strays:
-            self._end_strays()
+            self._strays_at = min(self._strays_at, time.monotonic() + STRAYS_S)
 
     def _ended(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
         job = self._jobs.pop(pid)
