@@ -25,6 +25,7 @@ class Process:
             **os.environ,
             "NODEFLOW_WORKER_WORKER_MANAGER": manager.address,
             "NODEFLOW_WORKER_WORKER_ID": "w",
+            "NODEFLOW_WORKER_BIND": "127.0.0.1:0",
             "NODEFLOW_WORKER_SLOTS": "2",
             "NODEFLOW_WORKER_STATE_DIR": str(directory / "state"),
             "NODEFLOW_WORKER_PATH": str(directory),
