@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -80,6 +81,12 @@ async def test_a_suite_is_healthy_recorded_and_stopped_in_order(options: SuiteOp
     assert read_record(options.data_dir) is None
     assert any(service == "scheduler" and "listening" in line for service, line in recorder.lines)
     assert "listening" in (options.data_dir / "logs" / "scheduler.log").read_text()
+
+
+async def test_a_suite_without_slots_has_no_worker(options: SuiteOptions, notes: Path) -> None:
+    async with running_suite(replace(options, slots=0)) as suite:
+        assert set(suite.addresses) == set(suite.pids) == set(SuiteService) - {SuiteService.WORKER}
+    assert (notes / "stopped").read_text().split() == ["scheduler", "worker-manager", "state-manager"]
 
 
 async def test_a_killed_service_comes_back_at_its_address(options: SuiteOptions) -> None:

@@ -110,7 +110,14 @@ def up(
         ),
     ] = DEFAULT_PORT,
     data_dir: DataDirOption = Path(".nodeflow"),
-    slots: SlotsOption = None,
+    slots: Annotated[
+        int | None,
+        typer.Option(
+            "--slots",
+            min=0,
+            help="Attempts that the worker runs at once; 0: no worker here, others connect. Default: one for each CPU.",
+        ),
+    ] = None,
     path: PathOption = None,
     log_level: Annotated[
         LogLevel, typer.Option("--log-level", case_sensitive=False, help="The least severe lines to show.")

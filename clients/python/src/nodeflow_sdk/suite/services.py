@@ -52,7 +52,7 @@ class SuiteOptions:
     port: int = DEFAULT_PORT
     """Of the scheduler; the others follow. 0: free ports, chosen once."""
     slots: int | None = None
-    """Attempts that the worker runs at once; None: one for each CPU."""
+    """Attempts that the worker runs at once; None: one for each CPU; 0: no worker here, others connect."""
     path: tuple[Path, ...] = field(default_factory=lambda: (Path.cwd(),))
     """Where the worker imports functions from, after a document's own directory."""
     log_level: str = "INFO"
@@ -60,6 +60,11 @@ class SuiteOptions:
     """What each service gets to finish at a stop."""
     lasting: bool = True
     """Whether it lives until it is stopped, and so is there for others; not so for the suite of one run."""
+
+    @property
+    def services(self) -> tuple[SuiteService, ...]:
+        """The processes of the suite, in the order of their ports."""
+        return tuple(each for each in SuiteService if each is not SuiteService.WORKER or self.slots != 0)
 
 
 def environment(service: SuiteService, options: SuiteOptions, addresses: Mapping[SuiteService, str]) -> dict[str, str]:

@@ -33,10 +33,11 @@ class Suite:
 
     def __init__(self, options: SuiteOptions, observer: SuiteObserver, lock: int) -> None:
         self.data_dir: Path = options.data_dir.resolve()
-        self.addresses = choose_addresses(options.port)
+        addresses = choose_addresses(options.port)
+        self.addresses = {service: addresses[service] for service in options.services}
         self.start_time = datetime.now(UTC)
         self._options = options
-        self._logs = {service: LogFile(self.data_dir, service) for service in SuiteService}
+        self._logs = {service: LogFile(self.data_dir, service) for service in options.services}
         self._published = False
         self._children = {
             service: Child(
@@ -47,7 +48,7 @@ class Suite:
                 lock=lock,
                 on_life=self._update_record,
             )
-            for service in SuiteService
+            for service in options.services
         }
 
     @property
@@ -84,7 +85,7 @@ class Suite:
         """Withdraw suite.json and stop the services, those that produce first."""
         self._published = False
         remove_record(self.data_dir)
-        for service in STOP_ORDER:
+        for service in (each for each in STOP_ORDER if each in self._children):
             await self._children[service].stop(self._options.drain_timeout_s + STOP_GRACE_S)
         for log in self._logs.values():
             log.close()

@@ -1,0 +1,135 @@
+/**
+ * The scheduler's API for programs: submit a workflow, watch it to its end, read what it gave.
+ *
+ * Owns deadlines and the resuming of streams. Must not know how anything is shown.
+ */
+import { status, type ClientReadableStream } from '@grpc/grpc-js';
+import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import type { Payload__Output as Payload } from './gen/nodeflow/common/v1/Payload.js';
+import type { Execution__Output as Execution } from './gen/nodeflow/scheduler/v1/Execution.js';
+import type { SchedulerServiceClient } from './gen/nodeflow/scheduler/v1/SchedulerService.js';
+import type { WatchExecutionResponse__Output as Watched } from './gen/nodeflow/scheduler/v1/WatchExecutionResponse.js';
+import type { WorkflowReference } from './gen/nodeflow/scheduler/v1/WorkflowReference.js';
+import { isCode, schedulerStub } from './protocol.js';
+
+export type { Execution, Payload, Watched };
+
+const CALL_TIMEOUT_MS = 15_000;
+const RESUME_DELAY_MS = 200;
+// How long a service that has answered before may be away, say because it is being restarted.
+const PATIENCE_MS = 60_000;
+
+export interface SubmitOptions {
+  /** By parameter; anything that JSON can say. */
+  inputs?: Record<string, unknown>;
+  /** A repeat with the same id and content gets the same execution. One is drawn if none is given. */
+  requestId?: string;
+  labels?: Record<string, string>;
+}
+
+/** What a callback of a unary method is called with. */
+type Answer<R> = (error: Error | null, response?: R) => void;
+
+export class Client {
+  readonly #stub: SchedulerServiceClient;
+
+  /** Connects with the first call. */
+  constructor(address = '127.0.0.1:7420') {
+    this.#stub = schedulerStub(address);
+  }
+
+  close(): void {
+    this.#stub.close();
+  }
+
+  /** Starts an execution; resolves once it is durable. */
+  async submit(workflow: WorkflowReference, options: SubmitOptions = {}): Promise<Execution> {
+    const request = {
+      workflow,
+      inputs: { data: Buffer.from(JSON.stringify(options.inputs ?? {})) },
+      requestId: options.requestId ?? randomUUID(),
+      labels: options.labels ?? {},
+    };
+    const response = await unary<{ execution: Execution | null }>((answer, deadline) =>
+      this.#stub.submitExecution(request, { deadline }, answer),
+    );
+    return present(response.execution);
+  }
+
+  async get(executionId: string): Promise<Execution> {
+    const response = await unary<{ execution: Execution | null }>((answer, deadline) =>
+      this.#stub.getExecution({ executionId }, { deadline }, answer),
+    );
+    return present(response.execution);
+  }
+
+  /** Tells what runs to stop, and starts nothing new; resolves once that is durable. */
+  async cancel(executionId: string, reason = ''): Promise<Execution> {
+    const response = await unary<{ execution: Execution | null }>((answer, deadline) =>
+      this.#stub.cancelExecution({ executionId, reason }, { deadline }, answer),
+    );
+    return present(response.execution);
+  }
+
+  /**
+   * Yields batches of events, each event once and in order, to the execution's end.
+   *
+   * Begins after `cursor`, or at the first event. A lost connection is resumed after the last batch that was yielded; to go
+   * on in another process, keep that batch's cursor.
+   */
+  async *watch(executionId: string, cursor = ''): AsyncGenerator<Watched, void, undefined> {
+    let lastHeard = Date.now();
+    for (;;) {
+      try {
+        for await (const batch of messages(this.#stub.watchExecution({ executionId, cursor }))) {
+          yield batch;
+          cursor = batch.cursor;
+          lastHeard = Date.now();
+        }
+        return;
+      } catch (error) {
+        if (!isCode(error, status.UNAVAILABLE) || Date.now() - lastHeard > PATIENCE_MS) throw error;
+        await delay(RESUME_DELAY_MS);
+      }
+    }
+  }
+
+  /** Returns the value of a payload, wherever its bytes are: what its JSON says, or the bytes of any other type. */
+  async read(payload: Payload): Promise<unknown> {
+    const bytes = payload.artifact ? await this.#download(payload.artifact.digest) : (payload.data ?? Buffer.alloc(0));
+    const isJson = payload.contentType === '' || payload.contentType === 'application/json';
+    return isJson ? JSON.parse(bytes.toString()) : bytes;
+  }
+
+  async #download(digest: string): Promise<Buffer> {
+    const parts: Buffer[] = [];
+    for await (const part of messages(this.#stub.downloadArtifact({ digest }))) parts.push(part.data);
+    return Buffer.concat(parts);
+  }
+}
+
+/** Makes a call with a deadline; rejects with the ServiceError of gRPC, whose `details` say what is wrong. */
+function unary<R>(call: (answer: Answer<R>, deadline: number) => unknown): Promise<R> {
+  return new Promise((resolve, reject) => {
+    call((error, response) => (error ? reject(error) : resolve(response as R)), Date.now() + CALL_TIMEOUT_MS);
+  });
+}
+
+/** Yields the messages of a stream; a reader that leaves early ends the call. */
+async function* messages<R>(call: ClientReadableStream<R>): AsyncGenerator<R, void, undefined> {
+  // The end of a cancelled call is told as an error, when nobody reads any more.
+  call.on('error', () => undefined);
+  try {
+    for await (const message of call) yield message as R;
+  } finally {
+    call.cancel();
+  }
+}
+
+/** A message field that a service always sets. */
+function present<T>(value: T | null): T {
+  if (value === null) throw new Error('the answer is incomplete: is the server of another version?');
+  return value;
+}
