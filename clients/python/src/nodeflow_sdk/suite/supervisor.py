@@ -39,6 +39,7 @@ class Suite:
         self._options = options
         self._logs = {service: LogFile(self.data_dir, service) for service in options.services}
         self._published = False
+        # In the order of their stop.
         self._children = {
             service: Child(
                 service,
@@ -48,7 +49,8 @@ class Suite:
                 lock=lock,
                 on_life=self._update_record,
             )
-            for service in options.services
+            for service in STOP_ORDER
+            if service in self.addresses
         }
 
     @property
@@ -64,8 +66,8 @@ class Suite:
     def start(self, lives: asyncio.TaskGroup, outputs: asyncio.TaskGroup) -> None:
         """Start every service: each waits for its peers by itself, so that none waits for another's imports."""
         # Those that others wait for are a little ahead, which shows where there are fewer CPUs than services.
-        for service in reversed(STOP_ORDER):
-            lives.create_task(self._children[service].supervise(outputs), name=f"suite.{service}")
+        for service, child in reversed(self._children.items()):
+            lives.create_task(child.supervise(outputs), name=f"suite.{service}")
 
     async def wait_until_healthy(self) -> None:
         """Return when every service serves; raises SuiteError when that takes too long."""
@@ -85,8 +87,8 @@ class Suite:
         """Withdraw suite.json and stop the services, those that produce first."""
         self._published = False
         remove_record(self.data_dir)
-        for service in (each for each in STOP_ORDER if each in self._children):
-            await self._children[service].stop(self._options.drain_timeout_s + STOP_GRACE_S)
+        for child in self._children.values():
+            await child.stop(self._options.drain_timeout_s + STOP_GRACE_S)
         for log in self._logs.values():
             log.close()
 
