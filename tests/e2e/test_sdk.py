@@ -98,17 +98,22 @@ async def test_the_sample_of_the_readme_runs_on_a_suite_of_its_own(tmp_path: Pat
 
 
 async def test_a_warm_start_is_quick(tmp_path: Path) -> None:
-    """From the start of the interpreter to the first result, with the suite started in between; the best of five."""
+    """From the start of the interpreter to the first result, with the suite started in between; the best of five.
+
+    The promise is for a machine that has nothing else to do: a busy one gets more time in proportion.
+    """
     body = "one.run(n=1)\nprint(time.time())"
     await script(tmp_path, body)
     took: list[float] = []
-    while len(took) < 5 and min(took, default=WARM_START_S) >= WARM_START_S:
+    limit = WARM_START_S
+    while len(took) < 5 and min(took, default=limit) >= limit:
+        limit = WARM_START_S * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         begin = time.time()
         done = await script(tmp_path, body)
         assert done.code == 0, done.err
         took.append(float(done.out) - begin)
     sys.stdout.write(f"warm start to first result: {', '.join(f'{each:.2f}' for each in took)} s\n")
-    assert min(took) < WARM_START_S
+    assert min(took) < limit
 
 
 async def test_runs_share_the_suite_that_runs_here(suite: Suite) -> None:

@@ -24,6 +24,8 @@ class Process:
         self._environment = {
             **os.environ,
             "NODEFLOW_WORKER_WORKER_MANAGER": manager.address,
+            # Several at a time, and beside whatever runs on this machine.
+            "NODEFLOW_WORKER_BIND": "127.0.0.1:0",
             "NODEFLOW_WORKER_WORKER_ID": "w",
             "NODEFLOW_WORKER_BIND": "127.0.0.1:0",
             "NODEFLOW_WORKER_SLOTS": "2",
