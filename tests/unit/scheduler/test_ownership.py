@@ -14,7 +14,7 @@ from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.messages import AttemptRef, Input, Lease, ShardWrite
 from nodeflow_scheduler.domain.values import Stored
 from nodeflow_scheduler.domain.workflow import Workflow
-from nodeflow_scheduler.driver import Driver
+from nodeflow_scheduler.driver import PENDING_TURNS, Driver
 from nodeflow_scheduler.ownership import LOOK_AGAIN_S, Ownership
 from nodeflow_scheduler.ports import Compiled, Granted, LoggedChunk, Prepared
 from nodeflow_shared.clock import LoopClock
@@ -179,8 +179,8 @@ def test_refusals_of_turns_in_a_row_cost_one_acquisition() -> None:
     async def test(replica: Replica) -> None:
         await replica.ownership.ready.wait()
         replica.log.prompt = False
-        callers = [await replica.submit(f"e{number}", 2) for number in range(3)]
-        assert replica.log.tokens == [1, 1, 1]
+        callers = [await replica.submit(f"e{number}", 2) for number in range(PENDING_TURNS)]
+        assert replica.log.tokens == [1] * PENDING_TURNS
         for answer in replica.log.waiting:
             answer.set_result(frozenset({2}))
         replica.log.prompt = True

@@ -431,3 +431,14 @@ def test_an_attempt_whose_arguments_cannot_be_stored_fails() -> None:
     failed = lab.step(ArtifactKept(tenant="t", digest=lab.turn.keeps[0].value.digest, problem="there is no room"))[0]
     assert isinstance(failed, TaskFailed)
     assert (failed.task, failed.attempt, failed.failure.reason) == (1, 1, "ARGUMENTS_NOT_STORED")
+
+
+def test_what_waits_for_bytes_when_the_execution_ends_waits_for_nothing() -> None:
+    lab = Lab.ready()
+    nodes = {"a": {}, "m": {"map": "${nodes.a.output}"}, "w": {"when": "size(nodes.a.output) > 0"}}
+    lab.step(submit(workflow(nodes, on_failure="fail_fast")))
+    stored = Stored(digest="sha256:1", size_bytes=70_000)
+    turn = lab.core.step([updates(results=[report(0, stored)])], START_MS)
+    assert lab.execution().finished
+    assert lab.execution().ready == []
+    assert turn.fetches == []

@@ -179,6 +179,8 @@ class Draft:
                 self._finish()
             else:
                 break
+        if execution.finished:
+            return  # What was parked on the way waits for nothing any more.
         execution.ready = parked
         if waiting is not None:
             raise waiting
