@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from tests.support.virtual_loop import run
@@ -100,6 +100,9 @@ class Nothing:
 
     async def fetch(self, tenant: str, digest: str, limit_bytes: int) -> bytes:
         raise AssertionError
+
+    async def missing(self, tenant: str, digests: Collection[str]) -> set[str]:
+        return set(digests)
 
     async def stream(self, tenant: str, digest: str) -> AsyncIterator[bytes]:
         for each in NO_PIECES:

@@ -27,7 +27,6 @@ class Process:
             # Several at a time, and beside whatever runs on this machine.
             "NODEFLOW_WORKER_BIND": "127.0.0.1:0",
             "NODEFLOW_WORKER_WORKER_ID": "w",
-            "NODEFLOW_WORKER_BIND": "127.0.0.1:0",
             "NODEFLOW_WORKER_SLOTS": "2",
             "NODEFLOW_WORKER_STATE_DIR": str(directory / "state"),
             "NODEFLOW_WORKER_PATH": str(directory),
