@@ -1,0 +1,11 @@
+"""What holds for all tests."""
+
+import os
+
+from hypothesis import settings
+
+# The same examples every time, so that a failure is about the change at hand. To look for new ones:
+# HYPOTHESIS_PROFILE=explore make test
+settings.register_profile("steady", derandomize=True)
+settings.register_profile("explore")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
