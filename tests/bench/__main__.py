@@ -79,7 +79,7 @@ def run_process(
     """Processes per second of the worker's executor, against a bare loop of posix_spawn."""
     cores = use_two_cores()
     run: Run[process.ProcessResult] = lambda _: process.measure(  # noqa: E731  # one of a list, as above
-        new_data_dir(), processes=processes, rounds=rounds, slots=slots
+        process.new_directory(), processes=processes, rounds=rounds, slots=slots
     )
     results = _run([run] * repeat)
     report.write_json(BUILD / "process.json", "process", cores, results)

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.bench import latency, noop
+from tests.bench import latency, noop, process
 from tests.bench.bench_suite import BenchFailed, bench_suite
 
 PROCESSES = {"scheduler", "state-manager", "worker-manager", "worker", "runners", "client"}
@@ -33,3 +33,10 @@ async def test_a_run_that_is_stuck_ends_and_shows_what_the_services_said(tmp_pat
     with pytest.raises(BenchFailed, match=r"(?s)not finished within 3 s.*--- scheduler\n.*--- worker\n.*stopped"):
         async with bench_suite(tmp_path / "data", limit_s=3):
             await asyncio.Event().wait()
+
+
+async def test_process_compares_with_a_bare_loop_of_the_same_run(tmp_path: Path) -> None:
+    result = await process.measure(tmp_path / "data", processes=20, rounds=3)
+    assert (result.processes, result.rounds) == (20, 3)
+    assert min(result.executor_per_s, result.bare_per_s, result.ratio, result.agent_cpu_us) > 0
+    assert not (tmp_path / "data").exists()

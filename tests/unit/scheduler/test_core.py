@@ -42,11 +42,13 @@ from nodeflow_scheduler.domain.messages import (
     AttemptRef,
     CapacityChanged,
     ManagerLost,
+    Produced,
     Report,
     ShardsLost,
     Stopped,
     Tick,
 )
+from nodeflow_scheduler.domain.values import Stored
 from nodeflow_shared.errors import AlreadyExists, IllegalState, NodeflowError, NotFound, Overloaded, Unavailable
 
 REFUSED = frozenset({SHARD})
@@ -209,7 +211,7 @@ def test_a_failure_before_a_success_of_the_same_attempt_is_what_counts() -> None
         report(1),
     ],
 )
-@pytest.mark.parametrize("outcome", [b"1", FLAKY, Stopped()])
+@pytest.mark.parametrize("outcome", [b"1", FLAKY, Stopped(), Produced(b"1", {"a": Stored(digest="sha256:1")})])
 def test_stale_reports_change_nothing_and_are_acknowledged(stale: Report, outcome: object) -> None:
     lab = Lab.ready()
     lab.step(submit(chain(2, retry=3)))
@@ -218,6 +220,18 @@ def test_stale_reports_change_nothing_and_are_acknowledged(stale: Report, outcom
     assert lab.step(updates(results=[stale._replace(outcome=outcome, result_id=3)])) == []  # type: ignore[arg-type]  # the values above
     assert lab.outgoing.acks == {"s1": [3]}
     assert columns(lab.execution()) == before
+
+
+def test_the_accepted_result_publishes_its_artifacts_and_no_other() -> None:
+    lab = Lab.ready()
+    running(lab, 2)
+    first = {"out/a": Stored(digest="sha256:1", size_bytes=1)}
+    second = {"out/a": Stored(digest="sha256:2", size_bytes=1)}
+    results = [report(0, Produced(b"1", first)), report(0, Produced(b"2", second), result_id=8)]
+    assert lab.step(updates(results=results)) == [TasksCompleted([0], [1], [b"1"], {0: first})]
+    assert lab.step(updates(results=[report(0, Produced(b"2", second), result_id=9)])) == []
+    assert lab.execution().artifacts == {0: first}
+    assert lab.replayed().artifacts == {0: first}
 
 
 def test_a_mapped_node_as_a_whole_has_no_attempt_to_report_on() -> None:

@@ -364,6 +364,27 @@ class TestDeaths:
         await outcomes
         assert [each.outcome for each in batch] == [b"0"] * 10 + [Ending.CANCELLED] + [b"0"] * 9
 
+    async def test_quick_tasks_behind_a_long_one_run_in_an_idle_runner_once_each(self, tmp_path: Path) -> None:
+        async with Lab(tmp_path, slots=2) as lab:
+            log = tmp_path / "log"
+            lab.write(
+                "mixed.py",
+                "import time\ndef f(n, s):\n"
+                f"    with open({str(log)!r}, 'a') as file: file.write(f'{{n}}\\n')\n"
+                "    time.sleep(s)\n    return n\n",
+            )
+            both = [lab.attempt("mixed:f", b'{"n": 0, "s": 0}') for _ in range(2)]
+            await lab.run(*both)
+            log.write_text("")
+            batch = [lab.attempt("mixed:f", b'{"n": %d, "s": %d}' % (n, 1000 if n == 5 else 0)) for n in range(100)]
+            outcomes = asyncio.ensure_future(lab.run(*batch))
+            await lab.until(lambda: sum(each.outcome is not None for each in batch) == 99)
+            lab.cancel(batch[5], 0.2)
+            await outcomes
+            expected = [Ending.CANCELLED if n == 5 else b"%d" % n for n in range(100)]
+            assert [each.outcome for each in batch] == expected
+            assert sorted(map(int, log.read_text().split())) == list(range(100))
+
 
 class TestStops:
     @pytest.mark.parametrize("function", ["hang", "hang_in_c", "hang_stubbornly"])
