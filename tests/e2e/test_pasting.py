@@ -1,12 +1,14 @@
 """What help and pages show works when it is pasted: examples of commands, of a workflow, of the client."""
 
 import asyncio
+import json
 import re
 import shlex
 import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.bad_input import one_node, write_functions
@@ -20,9 +22,25 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "word_count"
 README = (ROOT / "README.md").read_text()
 CLIENT_README = (ROOT / "clients" / "python" / "README.md").read_text()
-COMMANDS = ("run", "submit", "wait", "validate", "ls", "get", "watch", "why", "workers", "workflows")
+COMMANDS = (
+    "run",
+    "submit",
+    "wait",
+    "validate",
+    "ls",
+    "get",
+    "watch",
+    "why",
+    "graph",
+    "diff",
+    "artifacts ls",
+    "workers",
+    "workflows",
+)
 # These go on until they are stopped, or need something that runs: they have tests of their own.
-OTHERS = ("up", "worker", "cancel")
+OTHERS = ("up", "worker", "cancel", "init", "artifacts get")
+# In this order, and where no other test is misled by them.
+CONTEXTS = ("context set", "context use", "context ls", "context rm")
 
 
 async def example_in_help(*command: str) -> list[str]:
@@ -45,8 +63,17 @@ def example(suite: Suite) -> None:
     write_functions(suite.directory)
 
 
+# Any: the click that typer carries inside is not public.
+def command_names(group: Any, *before: str) -> set[str]:  # noqa: ANN401
+    """Return the names of all commands, those of groups with the name of the group."""
+    found: set[str] = set()
+    for name, command in group.commands.items():
+        found |= command_names(command, *before, name) if hasattr(command, "commands") else {" ".join((*before, name))}
+    return found
+
+
 def test_every_command_is_tested_here() -> None:
-    assert set(get_command(app).commands) == {*COMMANDS, *OTHERS}  # type: ignore[attr-defined]  # it is a group
+    assert command_names(get_command(app)) == {*COMMANDS, *OTHERS, *CONTEXTS}
 
 
 async def test_the_example_of_the_whole_command_works(suite: Suite) -> None:
@@ -56,10 +83,37 @@ async def test_the_example_of_the_whole_command_works(suite: Suite) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 async def test_the_example_of_a_command_works(suite: Suite, command: str) -> None:
-    arguments = await example_in_help(command)
-    assert arguments[0] == command
+    arguments = await example_in_help(*command.split())
+    assert arguments[: len(command.split())] == command.split()
     done = await suite.cli(*arguments)
     assert done.code == 0, done.err
+
+
+async def test_the_examples_of_contexts_work_one_after_the_other(tmp_path: Path) -> None:
+    for command in CONTEXTS:
+        done = await run_cli(tmp_path, *await example_in_help(*command.split()))
+        assert done.code == 0, done.err
+
+
+async def test_the_example_of_artifacts_get_writes_a_result(suite: Suite) -> None:
+    assert (await suite.cli("run", "workflow.yaml")).code == 0
+    arguments = await example_in_help("artifacts", "get")
+    done = await suite.cli(*arguments)
+    assert done.code == 0, done.err
+    assert json.loads((suite.directory / arguments[-1]).read_text()) == 28
+
+
+async def test_what_init_makes_runs_and_is_not_overwritten(tmp_path: Path) -> None:
+    arguments = await example_in_help("init")
+    made = await run_cli(tmp_path, *arguments)
+    assert made.code == 0, made.err
+    project = tmp_path / arguments[-1]
+    [block] = blocks((project / "README.md").read_text(), "sh")
+    for line in block.splitlines():
+        done = await run_cli(project, *shlex.split(line, comments=True)[1:])
+        assert done.code == 0, (line, done.err)
+    again = await run_cli(tmp_path, *arguments)
+    assert (again.code, "has workflow.yaml" in again.err) == (2, True)
 
 
 async def test_the_example_of_cancel_cancels_what_runs(suite: Suite) -> None:

@@ -83,7 +83,7 @@ async def run_cli(directory: Path, *arguments: str) -> Finished:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "nodeflow_sdk.cli", *arguments),
         cwd=directory,
-        env={**environment, "NO_COLOR": "1"},
+        env={**environment, "NO_COLOR": "1", "XDG_CONFIG_HOME": str(directory / ".config")},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

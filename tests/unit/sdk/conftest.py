@@ -40,6 +40,7 @@ class Cli:
         self.document = directory / "workflow.yaml"
         self.document.write_text(DOCUMENT)
         self.environment = {**os.environ, "NODEFLOW_ADDRESS": address, "NO_COLOR": "1", "TZ": "UTC"}
+        self.environment["XDG_CONFIG_HOME"] = str(directory / "config")
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         """Start a command."""

@@ -264,7 +264,7 @@ class FakeScheduler(SchedulerServiceServicer):
         return api.SubmitExecutionsResponse(execution_ids=[each.request_id for each in request.submissions])
 
     async def GetTask(self, request: api.GetTaskRequest, context: Context) -> api.GetTaskResponse:  # noqa: N802
-        return api.GetTaskResponse(task=self.tasks[0])
+        return api.GetTaskResponse(task=next(each for each in self.tasks if each.task_number == request.task_number))
 
     def _find(self, execution_id: str) -> Execution:
         for each in self.executions:

@@ -236,22 +236,11 @@ async def test_a_wait_without_workers_is_noticed_and_ctrl_c_leaves_the_execution
 
 
 async def test_every_command_has_help_with_an_example(cli: Cli) -> None:
-    commands = (
-        "up",
-        "run",
-        "submit",
-        "wait",
-        "validate",
-        "ls",
-        "get",
-        "watch",
-        "cancel",
-        "why",
-        "workers",
-        "worker",
-        "workflows",
-    )
+    started = ("up", "run", "submit", "wait", "validate", "init")
+    seen = ("ls", "get", "watch", "cancel", "why", "graph", "diff", "artifacts ls", "artifacts get")
+    around = ("workers", "worker", "workflows", "context set", "context use", "context ls", "context rm")
+    commands = [*started, *seen, *around]
     for command in commands:
-        done = await cli(command, "--help")
+        done = await cli(*command.split(), "--help")
         assert done.code == 0
         assert f"Example: nodeflow {command}" in done.out

@@ -14,7 +14,7 @@ from tests.unit.sdk.fake_services import BEGIN_S, FakeServices, execution, faile
 
 from nodeflow_sdk.cli.errors import CliError
 from nodeflow_sdk.cli.explanations import explanation_lines, reason_text, reason_word
-from nodeflow_sdk.cli.why import TaskName, task_name
+from nodeflow_sdk.cli.task_names import TaskName, task_name
 
 
 def told(reason: str, state: str = "QUEUED", **fields: Any) -> TaskExplanation:  # passed on to a message

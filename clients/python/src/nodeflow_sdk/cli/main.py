@@ -10,9 +10,24 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from nodeflow_sdk.cli import executions, run, submit, up, validate, wait, why, workers, workflows
+from nodeflow_sdk.cli import (
+    artifacts,
+    contexts,
+    diff,
+    executions,
+    graph,
+    init,
+    run,
+    submit,
+    up,
+    validate,
+    wait,
+    why,
+    workers,
+    workflows,
+)
 from nodeflow_sdk.cli.errors import CliError, ExitCode, usage_error
-from nodeflow_sdk.cli.session import AddressOption, Interrupted, OutputOption, Session
+from nodeflow_sdk.cli.session import AddressOption, ContextOption, Interrupted, OutputOption, Session
 from nodeflow_sdk.cli.terminal import err, say
 from nodeflow_sdk.documents import UnreadableFile
 from nodeflow_shared.logs import configure_logs
@@ -45,16 +60,36 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (up, run, submit, wait, validate, executions, why, workers, workflows):
+for module in (
+    up,
+    run,
+    submit,
+    wait,
+    validate,
+    executions,
+    why,
+    graph,
+    diff,
+    artifacts,
+    workers,
+    workflows,
+    contexts,
+    init,
+):
     module.add_commands(app)
 
 
 @app.callback()
-def options(ctx: typer.Context, address: AddressOption = None, output: OutputOption = None) -> None:
+def options(
+    ctx: typer.Context,
+    address: AddressOption = None,
+    context: ContextOption = None,
+    output: OutputOption = None,
+) -> None:
     """Node Flow: durable workflows. Data goes to stdout, progress to stderr."""
     # The channel's own complaints (a lost connection, say) are told by the command in its own words.
     configure_logs("nodeflow", "WARNING", "console")
-    ctx.obj = Session(address=address, output=output)
+    ctx.obj = Session(address=address, output=output, context=context)
 
 
 def _print_error(error: CliError) -> None:

@@ -6,12 +6,13 @@ Owns the global options and the way from a coroutine to an exit code. Must not k
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from nodeflow_sdk.cli.context_file import read_contexts
 from nodeflow_sdk.cli.errors import CliError, ExitCode, from_api, usage_error
 from nodeflow_sdk.cli.output import Output
 from nodeflow_sdk.client import Client, open_client
@@ -45,6 +46,15 @@ WorkerManagerOption = Annotated[
         help="The worker-manager. Default: that of the suite found.",
     ),
 ]
+ContextOption = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        envvar="NODEFLOW_CONTEXT",
+        metavar="NAME",
+        help="The suite of this name, see `nodeflow context`. Default: the one that `context use` chose.",
+    ),
+]
 OutputOption = Annotated[Output | None, typer.Option("-o", "--output", help="The form of the data on stdout.")]
 
 
@@ -54,6 +64,10 @@ class Session:
 
     address: str | None = None
     output: Output | None = None
+    context: str | None = None
+    """The context that was asked for by name, with its address in `address`."""
+    worker_manager: str | None = None
+    """That of the context."""
 
     def attachment(self) -> Attachment:
         """Return where the suite should be; whether it is there was not asked."""
@@ -64,7 +78,7 @@ class Session:
             parse_address(self.address)
         except ValueError as error:
             raise usage_error(f"--address {self.address!r} {error}") from None
-        return Attachment(scheduler=self.address, worker_manager=None, embedded=False)
+        return Attachment(scheduler=self.address, worker_manager=self.worker_manager, embedded=False)
 
 
 class Interrupted(Exception):
@@ -72,11 +86,37 @@ class Interrupted(Exception):
 
 
 def session(ctx: typer.Context, address: str | None = None, output: Output | None = None) -> Session:
-    """Return the options given after the command, or else before it."""
+    """Return the options given after the command, or else before it; then those of the context in use.
+
+    Raises CliError when both an address and a context are named: they may be different suites.
+    """
     before = ctx.find_root().obj
     if not isinstance(before, Session):
         before = Session()
-    return Session(address=address or before.address, output=output or before.output)
+    chosen = Session(address=address or before.address, output=output or before.output, context=before.context)
+    if chosen.address is None:
+        return _in_context(chosen)
+    if chosen.context is not None:
+        raise usage_error(
+            f"both an address, {chosen.address}, and the context {chosen.context!r} are named",
+            "one of --address (or NODEFLOW_ADDRESS) and --context (or NODEFLOW_CONTEXT)",
+        )
+    return chosen
+
+
+def chosen_output(ctx: typer.Context, output: Output | None) -> Output | None:
+    """Return the form given after the command, or else before it."""
+    before = ctx.find_root().obj
+    return output or (before.output if isinstance(before, Session) else None)
+
+
+def _in_context(chosen: Session) -> Session:
+    known = read_contexts()
+    name = chosen.context or known.current
+    if not name:
+        return chosen
+    context = known.named(name)
+    return replace(chosen, context=name, address=context.address, worker_manager=context.worker_manager or None)
 
 
 @asynccontextmanager

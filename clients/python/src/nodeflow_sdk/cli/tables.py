@@ -21,7 +21,7 @@ MAX_ITEMS_SHOWN = 20
 
 def executions_table(executions: Iterable[Execution], now_s: float) -> RenderableType:
     """Return one line for each execution."""
-    table = _table("ID", "WORKFLOW", "STATE", "TASKS", "AGE", "TOOK", "LABELS")
+    table = plain_table("ID", "WORKFLOW", "STATE", "TASKS", "AGE", "TOOK", "LABELS")
     for each in executions:
         table.add_row(
             each.execution_id,
@@ -53,7 +53,7 @@ def execution_details(execution: Execution, tasks: list[Task], now_s: float, *, 
         if value.plain:
             facts.add_row(Text(name, style="dim"), value)
     shown = tasks if all_tasks else [task for task in tasks if _is_telling(task)]
-    table = _table("TASK", "STATE", "ATTEMPT", "WORKER", "TOOK", "LAST FAILURE")
+    table = plain_table("TASK", "STATE", "ATTEMPT", "WORKER", "TOOK", "LAST FAILURE")
     for task in shown:
         table.add_row(*_task_row(task, now_s))
     parts: list[RenderableType] = [facts, Text(""), table]
@@ -66,7 +66,7 @@ def execution_details(execution: Execution, tasks: list[Task], now_s: float, *, 
 
 def workers_table(workers: Iterable[Worker], now_s: float) -> RenderableType:
     """Return one line for each worker."""
-    table = _table("ID", "STATE", "SLOTS", "CREDITS", "ASSIGNED", "LAST SEEN", "VERSION", "LABELS")
+    table = plain_table("ID", "STATE", "SLOTS", "CREDITS", "ASSIGNED", "LAST SEEN", "VERSION", "LABELS")
     for each in workers:
         table.add_row(
             each.worker_id,
@@ -83,7 +83,7 @@ def workers_table(workers: Iterable[Worker], now_s: float) -> RenderableType:
 
 def workflows_table(workflows: Iterable[Workflow], now_s: float) -> RenderableType:
     """Return one line for each workflow."""
-    table = _table("NAME", "REVISION", "AGE")
+    table = plain_table("NAME", "REVISION", "AGE")
     for each in workflows:
         table.add_row(each.name, each.revision, span(now_s - seconds(each.create_time)))
     return table
@@ -91,7 +91,7 @@ def workflows_table(workflows: Iterable[Workflow], now_s: float) -> RenderableTy
 
 def nodes_table(workflow: Workflow) -> RenderableType:
     """Return one line for each node of a workflow."""
-    table = _table("NODE", "EXECUTES", "AFTER", "MAPPED", "WHEN")
+    table = plain_table("NODE", "EXECUTES", "AFTER", "MAPPED", "WHEN")
     for node in workflow.nodes:
         after = ", ".join(node.dependencies)
         table.add_row(node.name, node.summary, after, "yes" if node.mapped else "", Text(node.condition))
@@ -118,7 +118,8 @@ def _task_row(task: Task, now_s: float) -> tuple[RenderableType, ...]:
     )
 
 
-def _table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
+    """Return an empty table without borders."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column, no_wrap=True, overflow="fold" if column == "ID" else "ellipsis")

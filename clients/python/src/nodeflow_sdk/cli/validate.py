@@ -42,7 +42,7 @@ def validate(
 
 async def _validate(current: Session, file: Path) -> None:
     document = read_document(file)
-    async with _suite(current) as attachment, client_of(attachment) as client:
+    async with suite_to_ask(current) as attachment, client_of(attachment) as client:
         verdict = await client.validate(document)
     if not verdict.faults:
         say(f"{file} is valid: {verdict.workflow.name} {verdict.workflow.revision}")
@@ -59,7 +59,7 @@ async def _validate(current: Session, file: Path) -> None:
 
 
 @asynccontextmanager
-async def _suite(current: Session) -> AsyncIterator[Attachment]:
+async def suite_to_ask(current: Session) -> AsyncIterator[Attachment]:
     """Give the suite that was named, the one that runs here whoever it serves, or one of our own."""
     if current.address is not None:
         yield current.attachment()

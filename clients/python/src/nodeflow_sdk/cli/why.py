@@ -1,11 +1,9 @@
 """`nodeflow why`: what a task waits for, or how it ended.
 
-Owns the command and the way to name a task. Must not know why anything waits: the service says it.
+Owns the command. Must not know why anything waits: the service says it.
 """
 
-import re
 import time
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
@@ -15,42 +13,19 @@ from nodeflow.scheduler.v1.explanation_pb2 import TaskExplanation, TaskReason
 from rich.console import Group
 from rich.text import Text
 
-from nodeflow_sdk.cli.errors import CliError, ExitCode, usage_error
 from nodeflow_sdk.cli.executions import tell_outcome
 from nodeflow_sdk.cli.explanations import explanation_lines, reason_word
 from nodeflow_sdk.cli.output import Output, emit, list_document
 from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
+from nodeflow_sdk.cli.task_names import TaskName, task_name
 from nodeflow_sdk.cli.terminal import say
 from nodeflow_sdk.client import Client
 from nodeflow_sdk.progress.symbols import FINAL_EXECUTION_STATES
-from nodeflow_shared.errors import NotFound
 
 TASKS_SHOWN: Final = 20
-_TASK: Final = re.compile(r"(?P<node>[^\[\]]+)(\[(?P<index>\d{1,9})\])?")
 _WAITS_FOR_NODES: Final = (TaskReason.TASK_REASON_DEPENDENCIES, TaskReason.TASK_REASON_ITEMS)
 _OPEN: Final = (TaskState.TASK_STATE_RUNNING, TaskState.TASK_STATE_QUEUED, TaskState.TASK_STATE_PENDING)
 _ENDINGS: Final = (TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_CANCELLED, TaskState.TASK_STATE_SKIPPED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskName:
-    """A task as it is typed: `ID/NODE`, `ID/NODE[INDEX]`, or `ID` for all that an execution waits for."""
-
-    execution_id: str
-    node: str = ""
-    map_index: int | None = None
-
-
-def task_name(text: str) -> TaskName:
-    """Return what a text names; raises CliError that says how a task is named."""
-    execution_id, slash, rest = text.partition("/")
-    found = _TASK.fullmatch(rest)
-    if not execution_id or (slash and not found):
-        raise usage_error(f"{text!r} names no task", "ID/NODE, or ID/NODE[0] for an item: @latest/count[0]")
-    if found is None:
-        return TaskName(execution_id=execution_id)
-    index = found["index"]
-    return TaskName(execution_id=execution_id, node=found["node"], map_index=None if index is None else int(index))
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -73,7 +48,7 @@ def why(
 async def _why(current: Session, name: TaskName) -> None:
     async with client_of(current.attachment()) as client:
         if name.node:
-            told = [await _explain(client, name)]
+            told = [await name.explained(client)]
         else:
             execution = await client.get(name.execution_id)
             told = await _telling(client, execution)
@@ -86,15 +61,6 @@ async def _why(current: Session, name: TaskName) -> None:
             names=[reason_word(each) for each in told],
             table=lambda: Group(*_lines(told)),
         )
-
-
-async def _explain(client: Client, name: TaskName) -> TaskExplanation:
-    try:
-        return await client.explain(name.execution_id, name.node, name.map_index)
-    except NotFound as error:
-        if error.reason != "TASK_NOT_FOUND":
-            raise
-        raise CliError(error.message, ExitCode.USAGE, hint=f"nodeflow get {name.execution_id}") from error
 
 
 async def _telling(client: Client, execution: Execution) -> list[TaskExplanation]:

@@ -1,0 +1,1 @@
+"""The files of the project that `nodeflow init` makes. Owns their text."""
