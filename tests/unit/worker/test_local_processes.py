@@ -118,6 +118,11 @@ class TestWhatItIsGiven:
         assert await lab.outcome(["./tool.sh"]) == b"null"
         assert lab.printed().startswith("ran from ")
 
+    async def test_it_has_its_own_descriptors_only(self, lab: ProcessLab) -> None:
+        for limits in (Limits(), Limits(open_files=64)):
+            assert await lab.outcome(script="ls /proc/self/fd", stdin="x", limits=limits) == b"null"
+        assert lab.printed().split() == ["0", "1", "2", "3"] * 2  # the last is the directory that ls reads
+
     async def test_a_command_larger_than_a_packet(self, lab: ProcessLab) -> None:
         await lab.outcome(["sh", "-c", 'printf %s "${#1}"', "sh", "x" * 100_000])
         assert lab.printed() == "100000"
