@@ -10,17 +10,20 @@ from pathlib import Path
 import pytest
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState, TaskState
 from nodeflow.scheduler.v1.workflow_pb2 import WorkflowDocument
-from nodeflow.worker_manager.v1.worker_manager_service_pb2 import WorkerState
+from nodeflow.worker_manager.v1.worker_manager_service_pb2 import DrainWorkerRequest, WorkerState
+from nodeflow.worker_manager.v1.worker_manager_service_pb2_grpc import WorkerManagerServiceStub
 from tests.support.suite import Finished, Suite, running
 from tests.support.typescript import PACKAGE, Package, build, program
 
 from nodeflow_sdk.client import Client, open_client, open_workers_client
+from nodeflow_shared.channel import open_channel
 
 # The fixture installs and builds once, which npm may take its time for.
 pytestmark = pytest.mark.timeout(400)
 
 ROOT = Path(__file__).parents[2]
 WORD_COUNT = ROOT / "examples" / "word_count" / "workflow.yaml"
+PAGE = ROOT / "docs" / "any-language.md"
 WORKER = "node-1"
 TASK_RUNNING = "only TASK_STATE_RUNNING"
 COMPLETED = ExecutionState.EXECUTION_STATE_COMPLETED
@@ -240,3 +243,24 @@ async def test_a_worker_that_is_told_to_stop_finishes_what_it_holds(
     async with open_workers_client(bare_suite.address("worker-manager")) as client:
         [left] = await client.workers()
         assert left.state == WorkerState.WORKER_STATE_OFFLINE
+
+
+async def test_the_minimal_worker_of_the_page_executes_and_leaves_when_drained(
+    package: Package, bare_suite: Suite
+) -> None:
+    [code] = re.findall(r"^```js\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    file = package.directory / "minimal-worker.mjs"
+    file.write_text(code)
+    manager = bare_suite.address("worker-manager")
+    async with program(["node", str(file), manager, str(ROOT / "protos")], bare_suite.directory) as process:
+        await connected(bare_suite, process)
+        async with open_client(bare_suite.address()) as client:
+            document = WorkflowDocument(source=(ONE % ("reverse", "word: abc", "")).encode())
+            execution_id = (await client.submit(document)).execution_id
+            assert await ended(client, execution_id) == COMPLETED
+            assert (await client.task(execution_id, 0)).output.data == b'"cba"'
+        async with open_channel(manager) as channel:
+            await WorkerManagerServiceStub(channel).DrainWorker(DrainWorkerRequest(worker_id="minimal"), timeout=10)
+        async with asyncio.timeout(20):
+            _, err = await process.communicate()
+        assert (process.returncode, err) == (0, b"")
