@@ -129,6 +129,17 @@ async def test_a_workflow_is_submitted_watched_and_read(package: Package, suite:
     assert "EVENT_TYPE_EXECUTION_COMPLETED EXECUTION_STATE_COMPLETED" in done.err.splitlines()[-1]
 
 
+async def test_the_program_in_the_page_of_the_package_runs(package: Package, suite: Suite) -> None:
+    text = (PACKAGE / "README.md").read_text()
+    [code] = [each for each in re.findall(r"^```ts\n(.*?)^```", text, re.DOTALL | re.MULTILINE) if "Client(" in each]
+    file = package.directory / "readme.mjs"
+    file.write_text(code.replace("127.0.0.1:7420", suite.address()))
+    async with program(["node", str(file)], WORD_COUNT.parent) as process, asyncio.timeout(60):
+        out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert out.decode().splitlines()[-1].startswith("EXECUTION_STATE_COMPLETED { total: "), out
+
+
 async def test_a_refusal_says_what_is_wrong(package: Package, suite: Suite) -> None:
     done = await submitted(package, suite, WORD_COUNT, {"paths": 3})
     assert (done.code, done.out) == (1, "")
