@@ -34,7 +34,11 @@ HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 SERVICES = {
     "scheduler": {"nodeflow.scheduler.v1.SchedulerService"},
-    "state-manager": {"nodeflow.state_manager.v1.StateManagerService", "nodeflow.state_manager.v1.ArtifactService"},
+    "state-manager": {
+        "nodeflow.state_manager.v1.StateManagerService",
+        "nodeflow.state_manager.v1.ArtifactService",
+        "nodeflow.state_manager.v1.LogService",
+    },
     "worker-manager": {"nodeflow.worker_manager.v1.WorkerManagerService"},
     "worker": set[str](),
 }

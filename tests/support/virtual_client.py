@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc.aio
 from nodeflow.common.v1 import lifecycle_pb2, payload_pb2
-from nodeflow.scheduler.v1 import execution_pb2, workflow_pb2
+from nodeflow.scheduler.v1 import execution_pb2, log_line_pb2, workflow_pb2
 from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb
 from tests.support.history import ExecutionHistory, History, ShardHistory, facts_of
 from tests.support.virtual_suite import VirtualSuite
@@ -49,6 +49,21 @@ class VirtualClient:
                 async for last in self.stub.WatchExecution(request):
                     cursor = last.cursor
                     yield last
+            except grpc.aio.AioRpcError as error:
+                if as_lost_connection(error) is None:
+                    raise
+                await asyncio.sleep(RETRY_S)
+
+    async def logs(self, execution_id: str, **request: Any) -> list[log_line_pb2.LogLine]:
+        """Return the lines that a tail tells to its end, going on after every outage."""
+        lines: list[log_line_pb2.LogLine] = []
+        asked = pb.TailLogsRequest(execution_id=execution_id, **request)
+        while True:
+            try:
+                async for response in self.stub.TailLogs(asked):
+                    asked.cursor = response.cursor
+                    lines += response.lines
+                return lines
             except grpc.aio.AioRpcError as error:
                 if as_lost_connection(error) is None:
                     raise

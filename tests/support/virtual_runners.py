@@ -22,17 +22,20 @@ from nodeflow_worker.domain.events import (
     TaskSkipped,
     TasksTakenBack,
 )
+from nodeflow_worker.domain.output import AttemptOutput, OutputBuffer, Stream
 from nodeflow_worker.domain.values import Attempt, Ending, Failure, FailureKind, Outcome, Stored
 
 RUNNING_AFTER_S: Final = 0.002
 START_S: Final = 0.05
+EPOCH_MS: Final = 1_800_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """The task returns this JSON value (or bytes)."""
+    """The task returns this JSON value (or bytes), and has printed lines, evenly over its time."""
 
     value: object
+    prints: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +81,23 @@ class VirtualRunners:
         self._start_s = start_s
         self._tell: Callable[[RunnerEvent], None] = _ignore
         self._runners: dict[int, _Runner] = {}
+        self._outputs = OutputBuffer(limit_bytes=1 << 20, attempt_limit_bytes=1 << 20)
         self.executed: list[tuple[str, str, int, int]] = []
         self.spans: list[Span] = []
+
+    def capture(self, outputs: OutputBuffer) -> None:
+        self._outputs = outputs
+
+    def drain_output(self) -> bool:
+        return True  # there are no pipes: what is printed is in the buffer at once
 
     def listen(self, tell: Callable[[RunnerEvent], None]) -> None:
         self._tell = tell
 
     def spawn(self, runner: int, delay_s: float) -> None:
-        self._runners[runner] = _Runner(runner, self._functions, self.executed, self.spans, self._on_event)
+        self._runners[runner] = _Runner(
+            runner, self._functions, self.executed, self.spans, tell=self._on_event, outputs=self._outputs
+        )
         self._runners[runner].start(delay_s + self._start_s)
 
     def feed(self, runner: int, directory: str, attempts: Sequence[Attempt]) -> None:
@@ -137,8 +149,11 @@ class _Runner:
         functions: Mapping[str, Simulated],
         executed: list[tuple[str, str, int, int]],
         spans: list[Span],
+        *,
         tell: Callable[[RunnerEvent], None],
+        outputs: OutputBuffer,
     ) -> None:
+        self._outputs = outputs
         self._number = number
         self._functions = functions
         self._executed = executed
@@ -213,6 +228,10 @@ class _Runner:
             self._later(RUNNING_AFTER_S, self._say, TaskRunning(runner=self._number, sequence=sequence))
         if attempt.spec.timeout_s is not None and attempt.spec.timeout_s < duration_s:
             self._later(attempt.spec.timeout_s, self._say, TaskOverdue(runner=self._number, sequence=sequence))
+        if isinstance(scripted, Value) and scripted.prints:
+            output = self._outputs.open(attempt)
+            for place, line in enumerate(scripted.prints, 1):
+                self._later(duration_s * place / (len(scripted.prints) + 1), self._print, output, line)
         if duration_s == float("inf"):
             return
         match scripted:
@@ -233,6 +252,9 @@ class _Runner:
                 ]
             arguments[extra.parameter] = value
         return self._functions[attempt.spec.function](arguments, attempt.attempt_number)
+
+    def _print(self, output: AttemptOutput, line: str) -> None:
+        output.write(Stream.STDOUT, f"{line}\n".encode(), EPOCH_MS + round(self._loop.time() * 1_000))
 
     def _later(self, delay_s: float, call: Callable[..., None], *arguments: object) -> None:
         self._timers.append(self._loop.call_later(delay_s, call, *arguments))

@@ -15,6 +15,7 @@ from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStu
 from tests.support.loopback import LoopbackNetwork, LoopbackServer
 from tests.support.memory_sessions import MemorySessions
 from tests.support.state_manager_memory import MemoryArtifactFiles, MemoryStore
+from tests.support.task_logs_memory import MemoryLogStore
 from tests.support.virtual_runners import Simulated, Span, VirtualRunners
 
 import nodeflow_scheduler.bootstrap
@@ -45,7 +46,7 @@ class VirtualSuite:
     """`async with VirtualSuite(functions) as suite:` inside `virtual_loop.run`.
 
     Its processes are named state-manager, worker-manager, scheduler, worker-1, worker-2, …; one that fails by itself
-    ends the block with its error. `store` and `files` survive every crash.
+    ends the block with its error. `store`, `files` and `log_store` survive every crash.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class VirtualSuite:
         self.network = LoopbackNetwork()
         self.store = MemoryStore(shards, self.clock)
         self.files = MemoryArtifactFiles()
+        self.log_store = MemoryLogStore()
         self._random = random.Random(seed)
         self._lease_timeout_s = lease_timeout_s
         self._heartbeat_interval_s = heartbeat_interval_s
@@ -179,7 +181,9 @@ class VirtualSuite:
 
     async def _build_state_manager(self) -> Service:
         settings = nodeflow_state_manager.config.StateManagerSettings()
-        return await nodeflow_state_manager.bootstrap.build(settings, store=self.store, artifact_files=self.files)
+        return await nodeflow_state_manager.bootstrap.build(
+            settings, store=self.store, artifact_files=self.files, log_store=self.log_store
+        )
 
     async def _build_worker_manager(self) -> Service:
         settings = nodeflow_worker_manager.config.Settings(

@@ -17,6 +17,7 @@ from nodeflow.scheduler.v1 import scheduler_service_pb2 as api
 from nodeflow.scheduler.v1.event_pb2 import Event, EventType, ExecutionChange, NodeExpansion, TaskChange
 from nodeflow.scheduler.v1.execution_pb2 import Execution, Task, TaskCounts
 from nodeflow.scheduler.v1.explanation_pb2 import TaskExplanation
+from nodeflow.scheduler.v1.log_line_pb2 import LogLine
 from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import (
     SchedulerServiceServicer,
     add_SchedulerServiceServicer_to_server,
@@ -155,6 +156,8 @@ class FakeScheduler(SchedulerServiceServicer):
         self.explanations: list[TaskExplanation] = []
         self.explained: list[api.ExplainTaskRequest] = []
         self.submit_error: NodeflowError | None = None
+        self.lines: list[LogLine] = []
+        self.tails: list[api.TailLogsRequest] = []
         self.break_watch_after: list[int] = []
         """How many events to send before the connection breaks, for each watch; later ones are not broken."""
         self.watch_end = asyncio.Event()
@@ -222,6 +225,18 @@ class FakeScheduler(SchedulerServiceServicer):
             left = None if left is None else left - 1
             yield api.WatchExecutionResponse(events=[event], cursor=str(event.sequence))
         await self.watch_end.wait()
+
+    async def TailLogs(  # noqa: N802
+        self, request: api.TailLogsRequest, context: Context
+    ) -> AsyncIterator[api.TailLogsResponse]:
+        self._find(request.execution_id)
+        self.tails.append(request)
+        left = self.break_watch_after.pop(0) if self.break_watch_after else None
+        for number, line in enumerate(self.lines[int(request.cursor or 0) :], int(request.cursor or 0) + 1):
+            if left == 0:
+                raise Unavailable("restarting")
+            left = None if left is None else left - 1
+            yield api.TailLogsResponse(lines=[line], cursor=str(number))
 
     async def ListTasks(self, request: api.ListTasksRequest, context: Context) -> api.ListTasksResponse:  # noqa: N802
         wanted = [task for task in self.tasks if not request.state or task.state == request.state]

@@ -12,6 +12,7 @@ from nodeflow_shared.errors import Internal, InvalidInput, Unavailable
 from nodeflow_state_manager.domain.values import AppendBatch, Refusal, RefusalReason
 from nodeflow_state_manager.driver import AppendStream, LogDriver
 
+Driver = LogDriver[AppendBatch]
 LIMIT_BYTES = 1_000
 
 
@@ -43,7 +44,7 @@ async def store() -> GatedStore:
 
 
 @pytest.fixture
-async def driver(store: GatedStore) -> AsyncIterator[LogDriver]:
+async def driver(store: GatedStore) -> AsyncIterator[Driver]:
     driver = LogDriver(store, waiting_limit_bytes=LIMIT_BYTES, recheck_s=0.001)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(driver.run())
@@ -56,11 +57,11 @@ async def driver(store: GatedStore) -> AsyncIterator[LogDriver]:
 class Client:
     """One Append stream, whose batches the test submits one by one."""
 
-    def __init__(self, driver: LogDriver) -> None:
+    def __init__(self, driver: Driver) -> None:
         self._batches: asyncio.Queue[tuple[int, AppendBatch, int] | Exception | None] = asyncio.Queue()
         self.answers = driver.exchange(self._feed)
 
-    async def _feed(self, stream: AppendStream) -> None:
+    async def _feed(self, stream: AppendStream[AppendBatch]) -> None:
         while (item := await self._batches.get()) is not None:
             if isinstance(item, Exception):
                 raise item
@@ -91,7 +92,7 @@ async def in_background(work: Awaitable[object]) -> asyncio.Task[object]:
     return task
 
 
-async def test_answers_come_in_the_order_of_the_stream(driver: LogDriver) -> None:
+async def test_answers_come_in_the_order_of_the_stream(driver: Driver) -> None:
     client = Client(driver)
     client.submit(7, a_batch(a_start("a")))
     client.submit(3, a_batch(a_start("b", offset=9)))
@@ -100,7 +101,7 @@ async def test_answers_come_in_the_order_of_the_stream(driver: LogDriver) -> Non
     assert await client.rest() == [(7, []), (3, [(0, RefusalReason.WRONG_OFFSET)]), (5, [])]
 
 
-async def test_an_idle_store_commits_at_once_and_a_busy_one_gathers(driver: LogDriver, store: GatedStore) -> None:
+async def test_an_idle_store_commits_at_once_and_a_busy_one_gathers(driver: Driver, store: GatedStore) -> None:
     one, two = Client(driver), Client(driver)
     store.gate.clear()
     one.submit(1, a_batch(a_start("a")))
@@ -119,7 +120,7 @@ async def test_an_idle_store_commits_at_once_and_a_busy_one_gathers(driver: LogD
     assert store.groups == [1, 6]
 
 
-async def test_a_stream_is_not_read_on_when_too_many_bytes_wait(driver: LogDriver, store: GatedStore) -> None:
+async def test_a_stream_is_not_read_on_when_too_many_bytes_wait(driver: Driver, store: GatedStore) -> None:
     client = Client(driver)
     store.gate.clear()
     for number in range(4):
@@ -133,7 +134,7 @@ async def test_a_stream_is_not_read_on_when_too_many_bytes_wait(driver: LogDrive
     assert await answers == [(number, []) for number in range(4)]
 
 
-async def test_a_batch_larger_than_the_limit_goes_through_alone(driver: LogDriver) -> None:
+async def test_a_batch_larger_than_the_limit_goes_through_alone(driver: Driver) -> None:
     client = Client(driver)
     client.submit(1, a_batch(a_start("a")), LIMIT_BYTES * 10)
     client.submit(2, a_batch(a_part(1, a_chunk("a", 2))), LIMIT_BYTES * 10)
@@ -141,7 +142,9 @@ async def test_a_batch_larger_than_the_limit_goes_through_alone(driver: LogDrive
     assert await client.rest() == [(1, []), (2, [])]
 
 
-async def test_a_malformed_batch_ends_the_stream_after_the_answers_that_are_there(driver: LogDriver) -> None:
+async def test_a_malformed_batch_ends_the_stream_after_the_answers_that_are_there(
+    driver: Driver,
+) -> None:
     client = Client(driver)
     client.submit(1, a_batch(a_start("a")))
     assert (await anext(client.answers)).batch_id == 1
@@ -150,7 +153,7 @@ async def test_a_malformed_batch_ends_the_stream_after_the_answers_that_are_ther
         await client.rest()
 
 
-async def test_a_store_that_cannot_write_ends_all_streams_until_it_can(driver: LogDriver, store: GatedStore) -> None:
+async def test_a_store_that_cannot_write_ends_all_streams_until_it_can(driver: Driver, store: GatedStore) -> None:
     one, two = Client(driver), Client(driver)
     store.gate.clear()
     one.submit(1, a_batch(a_start("a")))
@@ -174,9 +177,7 @@ async def test_a_store_that_cannot_write_ends_all_streams_until_it_can(driver: L
     assert await again.rest() == [(1, [])]
 
 
-async def test_a_fault_of_ours_ends_the_streams_it_hit_and_not_the_service(
-    driver: LogDriver, store: GatedStore
-) -> None:
+async def test_a_fault_of_ours_ends_the_streams_it_hit_and_not_the_service(driver: Driver, store: GatedStore) -> None:
     client = Client(driver)
     store.bug = ZeroDivisionError()
     client.submit(1, a_batch(a_start("a")))
@@ -220,7 +221,7 @@ async def test_a_drain_commits_what_waits_and_ends_streams(store: GatedStore) ->
     assert got == [1, 2]
 
 
-async def test_a_client_that_leaves_takes_its_task_along(driver: LogDriver) -> None:
+async def test_a_client_that_leaves_takes_its_task_along(driver: Driver) -> None:
     client = Client(driver)
     client.submit(1, a_batch(a_start("a")))
     await anext(client.answers)

@@ -72,7 +72,7 @@ async def test_commits_are_synced_to_a_write_ahead_log(tmp_path: Path) -> None:
         names = ("journal_mode", "synchronous", "page_size", "busy_timeout")
         return {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names}
 
-    found = await store._writer._in_thread(settings)
+    found = await store._writer.in_thread(settings)
     full = 2
     assert found == {"journal_mode": "wal", "synchronous": full, "page_size": PAGE_BYTES, "busy_timeout": 5_000}
     await store.close()

@@ -11,6 +11,7 @@ from nodeflow_worker.adapters.runner_process import RunnerProcesses
 from nodeflow_worker.domain import events
 from nodeflow_worker.domain import instructions as do
 from nodeflow_worker.domain.agent import Agent
+from nodeflow_worker.domain.output import Chunk, OutputBuffer, Stream
 from nodeflow_worker.domain.values import Attempt, Outcome, TaskSpec
 
 
@@ -18,19 +19,31 @@ class Lab:
     """A worker without its stream. Functions come from files that `write` puts into the lab's directory."""
 
     def __init__(
-        self, directory: Path, *, slots: int = 1, paths: Sequence[str] = (), environment: dict[str, str] | None = None
+        self,
+        directory: Path,
+        *,
+        slots: int = 1,
+        paths: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+        attempt_limit_bytes: int = 64 << 20,
     ) -> None:
         self.directory = directory
         self.agent = Agent(slots=slots, max_credits=10_000)
         self.agent.bid.credits = 10_000
         self.agent.handle(events.BeatSent(beat=1), 0.0)
         self.runners = RunnerProcesses(paths, os.environ if environment is None else environment)
+        self.outputs = OutputBuffer(limit_bytes=1 << 20, attempt_limit_bytes=attempt_limit_bytes)
+        self.outputs.on_added = self._deliver
+        self.delivers = True
+        """Whether output is taken as soon as it is there."""
+        self.chunks: list[Chunk] = []
         self.seen: list[events.Event] = []
         self.running: list[Attempt] = []
         self._changed = asyncio.Event()
         self._tasks = 0
 
     async def __aenter__(self) -> Self:
+        self.runners.capture(self.outputs)
         self.runners.listen(self.handle)
         self.handle(events.Started())
         return self
@@ -80,6 +93,28 @@ class Lab:
     def cancel(self, attempt: Attempt, grace_s: float) -> None:
         """Ask for an attempt's cancellation."""
         self.handle(events.CancelRequested(keys=[attempt.key], grace_s=grace_s))
+
+    async def lines(self, attempt: Attempt) -> list[tuple[Stream, str]]:
+        """All that an attempt wrote by now, as lines."""
+        await self.until(self.runners.drain_output)
+        return [
+            (run.stream, line)
+            for chunk in self.chunks
+            if chunk.attempt is attempt
+            for run in chunk.runs
+            for line in run.text.split("\n")
+        ]
+
+    def deliver(self) -> None:
+        """Take output from now on."""
+        self.delivers = True
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while self.delivers and (batch := self.outputs.take()):
+            self.chunks += batch.chunks
+            self.outputs.acknowledge(batch.batch_id)
+        self._changed.set()
 
     def pids(self) -> list[int]:
         """The processes of the runners that live."""

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
-from nodeflow.common.v1 import payload_pb2
+from nodeflow.common.v1 import log_chunk_pb2, payload_pb2
 from nodeflow.worker_manager.v1 import attempt_pb2
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as wm
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2_grpc as wm_grpc
@@ -73,6 +73,7 @@ class ManagerDouble(wm_grpc.WorkerManagerServiceServicer):
     def __init__(self) -> None:
         self.artifacts: dict[tuple[str, str], bytes] = {}
         self.upload_failures = 0
+        self.chunks: list[log_chunk_pb2.LogChunk] = []
         self.address = ""
         self._streams: asyncio.Queue[Stream] = asyncio.Queue()
         self._server = grpc.aio.server()
@@ -103,6 +104,20 @@ class ManagerDouble(wm_grpc.WorkerManagerServiceServicer):
                 await context.abort(response, "the test ends the stream")
         finally:
             taking.cancel()
+
+    async def WriteLogs(  # noqa: N802  # named by the proto
+        self, request_iterator: AsyncIterator[wm.WriteLogsRequest], context: Context
+    ) -> AsyncIterator[wm.WriteLogsResponse]:
+        async for request in request_iterator:
+            if request.WhichOneof("content") == "batch":
+                self.chunks += request.batch.chunks
+                acknowledgement = wm.LogAcknowledgement(batch_id=request.batch.batch_id)
+                yield wm.WriteLogsResponse(acknowledgement=acknowledgement)
+
+    async def FlushLogs(  # noqa: N802  # named by the proto
+        self, request: wm.FlushLogsRequest, context: Context
+    ) -> wm.FlushLogsResponse:
+        raise AssertionError("a worker does not wait for output")
 
     async def Coordinate(  # noqa: N802  # named by the proto
         self, request_iterator: object, context: Context

@@ -12,6 +12,7 @@ from nodeflow_worker.adapters.local_processes import LocalProcesses
 from nodeflow_worker.domain import events
 from nodeflow_worker.domain import instructions as do
 from nodeflow_worker.domain.agent import Agent
+from nodeflow_worker.domain.output import OutputBuffer, Stream
 from nodeflow_worker.domain.values import Attempt, Failure, Limits, Outcome, ProcessSpec, Stored, TaskSpec
 
 
@@ -23,18 +24,23 @@ class ProcessLab:
         self.agent = Agent(slots=slots, max_credits=1_000)
         self.agent.bid.credits = 1_000
         self.agent.handle(events.BeatSent(beat=1), 0.0)
-        self.output: list[tuple[int, bytes]] = []
+        self.output: list[tuple[Stream, str]] = []
+        """All lines that were written."""
         self.stored: dict[str, bytes] = {}
         self.running: list[Attempt] = []
         self.processes = LocalProcesses(
             directory / "state",
             os.environ if environment is None else environment,
-            on_output=lambda _, stream, data: self.output.append((stream, data)),
         )
+        self.outputs = OutputBuffer(limit_bytes=1 << 20, attempt_limit_bytes=64 << 20)
+        self.outputs.on_added = self.deliver
+        self.delivers = True
+        """Whether output is taken as soon as it is there."""
         self._changed = asyncio.Event()
         self._tasks = 0
 
     async def __aenter__(self) -> Self:
+        self.processes.capture(self.outputs)
         self.processes.listen(self.handle)
         return self
 
@@ -43,6 +49,13 @@ class ProcessLab:
     ) -> None:
         await self.processes.close()
         assert list((self.directory / "state").glob("*")) == []
+
+    def deliver(self) -> None:
+        """Take output, if it is to be taken."""
+        while self.delivers and (batch := self.outputs.take()):
+            runs = [run for chunk in batch.chunks for run in chunk.runs]
+            self.output += [(run.stream, line) for run in runs for line in run.text.split("\n")]
+            self.outputs.acknowledge(batch.batch_id)
 
     # Any: JSON of a document.
     def attempt(
@@ -92,8 +105,8 @@ class ProcessLab:
         self.handle(events.CancelRequested(keys=[attempt.key], grace_s=grace_s))
 
     def printed(self, stream: int = 1) -> str:
-        """All that processes wrote to a stream."""
-        return b"".join(data for each, data in self.output if each == stream).decode()
+        """All lines that processes wrote to a stream, without the end of the last."""
+        return "\n".join(line for each, line in self.output if each == stream)
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until a condition holds; it is looked at after each event, and twenty times a second."""

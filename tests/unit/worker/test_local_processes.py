@@ -1,5 +1,6 @@
 """Real processes: what they are given, how they end, what they leave, and that nothing of them stays."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from tests.unit.worker.process_lab import ProcessLab
 
 from nodeflow_worker.domain import events
+from nodeflow_worker.domain.output import Stream
 from nodeflow_worker.domain.values import JSON, MANIFEST, Ending, Extra, FailureKind, Limits, State, Stored
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/home/u", "LANG": "C.UTF-8", "SECRET": "s", "NODEFLOW_TOKEN": "t"}
@@ -79,7 +81,7 @@ class TestWhatItIsGiven:
 
     @pytest.mark.parametrize(
         ("stdin", "read"),
-        [("text\n", "text\n"), ({"a": [1]}, '{"a":[1]}'), ("", ""), ("x" * 1_000_000, "x" * 1_000_000)],
+        [("text\n", "text"), ({"a": [1]}, '{"a":[1]}'), ("", ""), ("x" * 1_000_000, "x" * 1_000_000)],
     )
     async def test_stdin(self, lab: ProcessLab, stdin: object, read: str) -> None:
         assert await lab.outcome(["cat"], stdin=stdin) == b"null"
@@ -169,8 +171,37 @@ class TestHowItEnds:
         lab.output.clear()
         failure = await lab.failure(script="head -c 20000000 /dev/zero >&2; head -c 20000000 /dev/zero; exit 1")
         assert failure.reason == "PROCESS_EXITED"
-        assert sum(len(data) for _, data in lab.output) == 40_000_000
+        assert sum(len(line) for _, line in lab.output) == 40_000_000
         assert len(failure.message) < 5_000
+
+    async def test_output_goes_to_its_stream_line_by_line(self, lab: ProcessLab) -> None:
+        lab.output.clear()
+        await lab.outcome(script="echo one; echo two >&2; sleep 0.1; printf 'no end'")
+        assert [line for stream, line in lab.output if stream is Stream.STDOUT] == ["one", "no end"]
+        assert [line for stream, line in lab.output if stream is Stream.STDERR] == ["two"]
+
+    async def test_a_process_that_writes_faster_than_it_is_taken_waits(self, lab: ProcessLab) -> None:
+        lab.delivers = False
+        attempt = lab.attempt(script='head -c 3000000 /dev/zero; touch "$TMPDIR/done"')
+        running = asyncio.ensure_future(lab.run(attempt))
+        await lab.until(lambda: lab.outputs.held >= (1 << 20) // 8)
+        await lab.outcome(["true"])  # others go on
+        assert attempt.outcome is None
+        assert lab.outputs.held < 1 << 20
+        lab.delivers = True
+        lab.deliver()
+        await running
+        assert sum(len(line) for _, line in lab.output) == 3_000_000
+
+    async def test_ends_do_not_wait_for_room(self, lab: ProcessLab) -> None:
+        lab.delivers = False
+        for _ in range(60):
+            await lab.outcome(script="head -c 60000 /dev/zero")
+        assert (1 << 20) * 2 <= lab.outputs.held < (1 << 20) * 2.2
+        lab.delivers = True
+        lab.deliver()
+        notices = {line for stream, line in lab.output if stream is Stream.NOTICE}
+        assert notices == {"the end of it is not kept: too much waits to be delivered"}
 
 
 class TestLimits:
@@ -249,7 +280,7 @@ class TestStops:
         script = "trap '' TERM; sleep 60 & echo $!; (setsid sleep 61 & echo $!); echo $$; wait; sleep 60"
         attempt = lab.attempt(script=script)
         lab.assign(attempt)
-        await lab.until(lambda: lab.printed().count("\n") == 3)
+        await lab.until(lambda: len(lab.printed().splitlines()) == 3)
         lab.cancel(attempt, 0.1)
         await lab.until(lambda: attempt.outcome is not None)
         assert attempt.outcome is Ending.CANCELLED
@@ -290,7 +321,7 @@ class TestStops:
     async def test_a_lost_launcher_ends_all_and_another_is_started(self, lab: ProcessLab) -> None:
         attempt = lab.attempt(script="echo $$; sleep 60 & echo $!; wait")
         lab.assign(attempt)
-        await lab.until(lambda: lab.printed().count("\n") == 2)
+        await lab.until(lambda: len(lab.printed().splitlines()) == 2)
         first = int(lab.printed().split()[0])
         os.kill(psutil.Process(first).ppid(), signal.SIGKILL)
         await lab.until(lambda: attempt.outcome is not None)
@@ -309,7 +340,7 @@ async def main():
     async with ProcessLab(Path(sys.argv[1])) as lab:
         script = "echo $$; sleep 60 & echo $!; (setsid sh -c 'echo $$; exec sleep 61' &); sleep 60"
         lab.assign(lab.attempt(script=script))
-        await lab.until(lambda: lab.printed().count("\\n") == 3)
+        await lab.until(lambda: len(lab.printed().splitlines()) == 3)
         print(*lab.printed().split(), flush=True)
         await asyncio.Event().wait()
 

@@ -4,8 +4,8 @@ Owns deadlines, retries and cursors. Must not know how anything is shown, nor ho
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Final, Protocol, TypeVar
 
 import grpc.aio
@@ -152,21 +152,23 @@ class Client:
 
         A lost connection is resumed from the last cursor; `on_lost` is called once for each outage.
         """
-        connection, outage = self._connection, _Outage(on_lost)
-        while True:
-            try:
-                request = scheduler_service_pb2.WatchExecutionRequest(execution_id=execution_id, cursor=cursor)
-                async for response in self._stub.WatchExecution(request):
-                    connection.met = True
-                    outage.end()
-                    cursor = response.cursor
-                    yield response
-                return
-            except grpc.aio.AioRpcError as error:
-                told = translate(error)
-                if not isinstance(told, Unavailable) or not connection.met:
-                    raise told from error
-                await outage.wait(told, connection.patience_s)
+        request = scheduler_service_pb2.WatchExecutionRequest(execution_id=execution_id, cursor=cursor)
+        async with aclosing(_resumed(self._connection, self._stub.WatchExecution, request, on_lost)) as responses:
+            async for response in responses:
+                yield response
+
+    async def logs(
+        self,
+        request: scheduler_service_pb2.TailLogsRequest,
+        *,
+        on_lost: Callable[[NodeflowError], None] | None = None,
+    ) -> AsyncGenerator[scheduler_service_pb2.TailLogsResponse, None]:
+        """Yield lines that tasks wrote, each once, as the request says. Resumed as `watch` is."""
+        asked = scheduler_service_pb2.TailLogsRequest()
+        asked.CopyFrom(request)
+        async with aclosing(_resumed(self._connection, self._stub.TailLogs, asked, on_lost)) as responses:
+            async for response in responses:
+                yield response
 
     async def get(self, execution_id: str) -> execution_pb2.Execution:
         """Return an execution with its inputs and outputs."""
@@ -330,6 +332,39 @@ class _Outage:
         if now - self._since > patience_s:
             raise error
         await asyncio.sleep(max(self._DELAY_S, error.retry_after_s or 0.0))
+
+
+class _WithCursor(Protocol):
+    """A message with a cursor."""
+
+    cursor: str
+
+
+C = TypeVar("C", bound=_WithCursor)
+D = TypeVar("D", bound=_WithCursor)
+
+
+async def _resumed(
+    connection: _Connection,
+    method: Callable[[C], AsyncIterable[D]],
+    request: C,
+    on_lost: Callable[[NodeflowError], None] | None,
+) -> AsyncGenerator[D, None]:
+    """Yield a stream's responses to its end; a lost connection is resumed from the last cursor."""
+    outage = _Outage(on_lost)
+    while True:
+        try:
+            async for response in method(request):
+                connection.met = True
+                outage.end()
+                request.cursor = response.cursor
+                yield response
+            return
+        except grpc.aio.AioRpcError as error:
+            told = translate(error)
+            if not isinstance(told, Unavailable) or not connection.met:
+                raise told from error
+            await outage.wait(told, connection.patience_s)
 
 
 def _reference(workflow: workflow_pb2.WorkflowDocument | str) -> scheduler_service_pb2.WorkflowReference:

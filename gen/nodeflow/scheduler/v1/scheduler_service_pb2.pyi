@@ -8,10 +8,12 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from nodeflow.common.v1 import lifecycle_pb2 as _lifecycle_pb2
+from nodeflow.common.v1 import log_chunk_pb2 as _log_chunk_pb2
 from nodeflow.common.v1 import payload_pb2 as _payload_pb2
 from nodeflow.scheduler.v1 import event_pb2 as _event_pb2
 from nodeflow.scheduler.v1 import execution_pb2 as _execution_pb2
 from nodeflow.scheduler.v1 import explanation_pb2 as _explanation_pb2
+from nodeflow.scheduler.v1 import log_line_pb2 as _log_line_pb2
 from nodeflow.scheduler.v1 import workflow_pb2 as _workflow_pb2
 import builtins as _builtins
 import sys
@@ -623,6 +625,105 @@ class WatchExecutionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchExecutionResponse: _TypeAlias = WatchExecutionResponse  # noqa: Y015
+
+@_typing.final
+class TailLogsRequest(_message.Message):
+    """Which lines to read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    FROM_NOW_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    MAP_INDEX_FIELD_NUMBER: _builtins.int
+    TASK_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_NUMBER_FIELD_NUMBER: _builtins.int
+    FIRST_LINE_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    execution_id: _builtins.str
+    """The execution."""
+    cursor: _builtins.str
+    """Where to go on, or empty for the first line. Whatever else the request says should be as it was when the cursor was given."""
+    from_now: _builtins.bool
+    """Without a cursor: leave out what was delivered before the call."""
+    follow: _builtins.bool
+    """Go on to the end of what is named."""
+    node: _builtins.str
+    """Only tasks of this node; empty for all."""
+    map_index: _builtins.int
+    """Only this item of the node."""
+    task_number: _builtins.int
+    """Only this task."""
+    attempt_number: _builtins.int
+    """Only this attempt of each task; 0 for all."""
+    first_line: _builtins.int
+    """Only lines of each attempt from this number on; 0 for all."""
+    text: _builtins.str
+    """Only lines that contain this text; empty for all."""
+    @_builtins.property
+    def streams(self) -> _containers.RepeatedScalarFieldContainer[_log_chunk_pb2.LogStream.ValueType]:
+        """Only these streams; none for all."""
+
+    def __init__(
+        self,
+        *,
+        execution_id: _builtins.str = ...,
+        cursor: _builtins.str = ...,
+        from_now: _builtins.bool = ...,
+        follow: _builtins.bool = ...,
+        node: _builtins.str = ...,
+        map_index: _builtins.int | None = ...,
+        task_number: _builtins.int | None = ...,
+        attempt_number: _builtins.int = ...,
+        first_line: _builtins.int = ...,
+        streams: _abc.Iterable[_log_chunk_pb2.LogStream.ValueType] | None = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_map_index", b"_map_index", "_task_number", b"_task_number", "map_index", b"map_index", "task_number", b"task_number"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_map_index", b"_map_index", "_task_number", b"_task_number", "attempt_number", b"attempt_number", "cursor", b"cursor", "execution_id", b"execution_id", "first_line", b"first_line", "follow", b"follow", "from_now", b"from_now", "map_index", b"map_index", "node", b"node", "streams", b"streams", "task_number", b"task_number", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__map_index: _TypeAlias = _typing.Literal["map_index"]  # noqa: Y015
+    _WhichOneofArgType__map_index: _TypeAlias = _typing.Literal["_map_index", b"_map_index"]  # noqa: Y015
+    _WhichOneofReturnType__task_number: _TypeAlias = _typing.Literal["task_number"]  # noqa: Y015
+    _WhichOneofArgType__task_number: _TypeAlias = _typing.Literal["_task_number", b"_task_number"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__map_index) -> _WhichOneofReturnType__map_index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__task_number) -> _WhichOneofReturnType__task_number | None: ...
+
+Global___TailLogsRequest: _TypeAlias = TailLogsRequest  # noqa: Y015
+
+@_typing.final
+class TailLogsResponse(_message.Message):
+    """The next lines."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Where to go on after them."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_log_line_pb2.LogLine]:
+        """The lines. May be none, when a filter left out many: the cursor still moves."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[_log_line_pb2.LogLine] | None = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "lines", b"lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TailLogsResponse: _TypeAlias = TailLogsResponse  # noqa: Y015
 
 @_typing.final
 class ListTasksRequest(_message.Message):

@@ -83,6 +83,11 @@ class SchedulerServiceStub:
                 request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchExecutionRequest.SerializeToString,
                 response_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchExecutionResponse.FromString,
                 _registered_method=True)
+        self.TailLogs = channel.unary_stream(
+                '/nodeflow.scheduler.v1.SchedulerService/TailLogs',
+                request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.TailLogsRequest.SerializeToString,
+                response_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.TailLogsResponse.FromString,
+                _registered_method=True)
         self.ListTasks = channel.unary_unary(
                 '/nodeflow.scheduler.v1.SchedulerService/ListTasks',
                 request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListTasksRequest.SerializeToString,
@@ -187,6 +192,18 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TailLogs(self, request, context):
+        """Streams the lines that the attempts of an execution wrote, each once: those of one attempt in their order, those of different attempts as they came in.
+
+        Begins after `cursor`, at the first line, or now. Without `follow` the stream ends with what had been written when it was called. With it, it goes on, and
+        ends when nothing can follow: the execution is over (or the task, or the attempt, if one is named) and the workers have delivered what they had read from it.
+        A worker that has been away for as long as its lease is not waited for. Resume with the cursor of the last response.
+        Errors: NOT_FOUND (execution, node, task or item), INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListTasks(self, request, context):
         """Lists the tasks of an execution by number. Errors: NOT_FOUND, INVALID_ARGUMENT (bad page token).
         """
@@ -271,6 +288,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.WatchExecution,
                     request_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchExecutionRequest.FromString,
                     response_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchExecutionResponse.SerializeToString,
+            ),
+            'TailLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.TailLogs,
+                    request_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.TailLogsRequest.FromString,
+                    response_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.TailLogsResponse.SerializeToString,
             ),
             'ListTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTasks,
@@ -545,6 +567,33 @@ class SchedulerService:
             '/nodeflow.scheduler.v1.SchedulerService/WatchExecution',
             nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchExecutionRequest.SerializeToString,
             nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TailLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/nodeflow.scheduler.v1.SchedulerService/TailLogs',
+            nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.TailLogsRequest.SerializeToString,
+            nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.TailLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,14 @@ class SchedulerServiceStub:
     Begins after `cursor`, or at the first event. Resume with the cursor of the last response. The stream ends after EXECUTION_COMPLETED, at once if the cursor is
     already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume).
     """
+    TailLogs: _aio.UnaryStreamMultiCallable[_scheduler_service_pb2.TailLogsRequest, _scheduler_service_pb2.TailLogsResponse]
+    """Streams the lines that the attempts of an execution wrote, each once: those of one attempt in their order, those of different attempts as they came in.
+
+    Begins after `cursor`, at the first line, or now. Without `follow` the stream ends with what had been written when it was called. With it, it goes on, and
+    ends when nothing can follow: the execution is over (or the task, or the attempt, if one is named) and the workers have delivered what they had read from it.
+    A worker that has been away for as long as its lease is not waited for. Resume with the cursor of the last response.
+    Errors: NOT_FOUND (execution, node, task or item), INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume).
+    """
     ListTasks: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListTasksRequest, _scheduler_service_pb2.ListTasksResponse]
     """Lists the tasks of an execution by number. Errors: NOT_FOUND, INVALID_ARGUMENT (bad page token)."""
     GetTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetTaskRequest, _scheduler_service_pb2.GetTaskResponse]
@@ -152,6 +160,20 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Begins after `cursor`, or at the first event. Resume with the cursor of the last response. The stream ends after EXECUTION_COMPLETED, at once if the cursor is
         already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume).
+        """
+
+    @_abc_1.abstractmethod
+    def TailLogs(
+        self,
+        request: _scheduler_service_pb2.TailLogsRequest,
+        context: _aio.ServicerContext[_scheduler_service_pb2.TailLogsRequest, _abc.AsyncIterator[_scheduler_service_pb2.TailLogsResponse]],
+    ) -> _abc.AsyncIterator[_scheduler_service_pb2.TailLogsResponse]:
+        """Streams the lines that the attempts of an execution wrote, each once: those of one attempt in their order, those of different attempts as they came in.
+
+        Begins after `cursor`, at the first line, or now. Without `follow` the stream ends with what had been written when it was called. With it, it goes on, and
+        ends when nothing can follow: the execution is over (or the task, or the attempt, if one is named) and the workers have delivered what they had read from it.
+        A worker that has been away for as long as its lease is not waited for. Resume with the cursor of the last response.
+        Errors: NOT_FOUND (execution, node, task or item), INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume).
         """
 
     @_abc_1.abstractmethod

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from nodeflow.common.v1 import log_chunk_pb2 as _log_chunk_pb2
 from nodeflow.common.v1 import payload_pb2 as _payload_pb2
 from nodeflow.worker_manager.v1 import attempt_pb2 as _attempt_pb2
 import builtins as _builtins
@@ -1223,3 +1224,223 @@ class DownloadArtifactResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DownloadArtifactResponse: _TypeAlias = DownloadArtifactResponse  # noqa: Y015
+
+@_typing.final
+class WriteLogsRequest(_message.Message):
+    """What a worker has to say about output. Exactly one kind of content is set in each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELLO_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    FLUSHED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hello(self) -> Global___LogHello:
+        """Whose output it is. First on every stream."""
+
+    @_builtins.property
+    def batch(self) -> Global___LogBatch:
+        """Output."""
+
+    @_builtins.property
+    def flushed(self) -> Global___LogFlushed:
+        """All that attempts had written when it was asked to flush was sent before."""
+
+    def __init__(
+        self,
+        *,
+        hello: Global___LogHello | None = ...,
+        batch: Global___LogBatch | None = ...,
+        flushed: Global___LogFlushed | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "content", b"content", "flushed", b"flushed", "hello", b"hello"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "content", b"content", "flushed", b"flushed", "hello", b"hello"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["hello", "batch", "flushed"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___WriteLogsRequest: _TypeAlias = WriteLogsRequest  # noqa: Y015
+
+@_typing.final
+class LogHello(_message.Message):
+    """A worker begins to deliver output."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Its session, as in Connect."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogHello: _TypeAlias = LogHello  # noqa: Y015
+
+@_typing.final
+class LogBatch(_message.Message):
+    """Chunks of output."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.int
+    """A number that the acknowledgement repeats; it grows."""
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[_log_chunk_pb2.LogChunk]:
+        """The chunks. Those of one attempt are in the order of their lines."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.int = ...,
+        chunks: _abc.Iterable[_log_chunk_pb2.LogChunk] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "chunks", b"chunks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogBatch: _TypeAlias = LogBatch  # noqa: Y015
+
+@_typing.final
+class LogFlushed(_message.Message):
+    """The answer to a request to flush."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLUSH_ID_FIELD_NUMBER: _builtins.int
+    flush_id: _builtins.int
+    """Its number."""
+    def __init__(
+        self,
+        *,
+        flush_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flush_id", b"flush_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogFlushed: _TypeAlias = LogFlushed  # noqa: Y015
+
+@_typing.final
+class WriteLogsResponse(_message.Message):
+    """A message to a worker about its output. Exactly one kind of content is set in each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACKNOWLEDGEMENT_FIELD_NUMBER: _builtins.int
+    FLUSH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def acknowledgement(self) -> Global___LogAcknowledgement:
+        """A batch is stored durably."""
+
+    @_builtins.property
+    def flush(self) -> Global___LogFlush:
+        """A request to flush."""
+
+    def __init__(
+        self,
+        *,
+        acknowledgement: Global___LogAcknowledgement | None = ...,
+        flush: Global___LogFlush | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "content", b"content", "flush", b"flush"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "content", b"content", "flush", b"flush"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["acknowledgement", "flush"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___WriteLogsResponse: _TypeAlias = WriteLogsResponse  # noqa: Y015
+
+@_typing.final
+class LogAcknowledgement(_message.Message):
+    """A batch need not be kept any longer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.int
+    """Its number."""
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogAcknowledgement: _TypeAlias = LogAcknowledgement  # noqa: Y015
+
+@_typing.final
+class LogFlush(_message.Message):
+    """A request to send all that attempts have written by now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLUSH_ID_FIELD_NUMBER: _builtins.int
+    flush_id: _builtins.int
+    """A number that the answer repeats."""
+    def __init__(
+        self,
+        *,
+        flush_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flush_id", b"flush_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogFlush: _TypeAlias = LogFlush  # noqa: Y015
+
+@_typing.final
+class FlushLogsRequest(_message.Message):
+    """A request to wait for output."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlushLogsRequest: _TypeAlias = FlushLogsRequest  # noqa: Y015
+
+@_typing.final
+class FlushLogsResponse(_message.Message):
+    """It is stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlushLogsResponse: _TypeAlias = FlushLogsResponse  # noqa: Y015

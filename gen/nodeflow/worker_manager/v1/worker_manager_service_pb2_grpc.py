@@ -67,6 +67,16 @@ class WorkerManagerServiceStub:
                 request_serializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.DownloadArtifactRequest.SerializeToString,
                 response_deserializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.DownloadArtifactResponse.FromString,
                 _registered_method=True)
+        self.WriteLogs = channel.stream_stream(
+                '/nodeflow.worker_manager.v1.WorkerManagerService/WriteLogs',
+                request_serializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.WriteLogsRequest.SerializeToString,
+                response_deserializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.WriteLogsResponse.FromString,
+                _registered_method=True)
+        self.FlushLogs = channel.unary_unary(
+                '/nodeflow.worker_manager.v1.WorkerManagerService/FlushLogs',
+                request_serializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.FlushLogsRequest.SerializeToString,
+                response_deserializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.FlushLogsResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerManagerServiceServicer:
@@ -130,6 +140,26 @@ class WorkerManagerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WriteLogs(self, request_iterator, context):
+        """Stores what attempts write, for one worker. Beside Connect, so that output never delays heartbeats or results.
+
+        The first request is `hello`. Then chunks follow; each batch is acknowledged, in order, once it is durable. Batches may be sent ahead of
+        acknowledgements; a worker keeps a batch until then, and sends what was not acknowledged again, unchanged, when it opens the stream anew. Asked to `flush`, the
+        worker says `flushed` after it has sent all that attempts had written by then. The stream ends after the worker has ended its side and all is acknowledged, or
+        with UNAVAILABLE when the service stops or the state-manager cannot be reached: the worker opens it again. Errors: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FlushLogs(self, request, context):
+        """Waits until all that attempts had written when it was called is stored: every worker with a WriteLogs stream is asked to flush. One whose stream broke is waited
+        for until its lease would have ended. Errors: DEADLINE_EXCEEDED (output is still being delivered), UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerManagerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +192,16 @@ def add_WorkerManagerServiceServicer_to_server(servicer, server):
                     servicer.DownloadArtifact,
                     request_deserializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.DownloadArtifactRequest.FromString,
                     response_serializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.DownloadArtifactResponse.SerializeToString,
+            ),
+            'WriteLogs': grpc.stream_stream_rpc_method_handler(
+                    servicer.WriteLogs,
+                    request_deserializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.WriteLogsRequest.FromString,
+                    response_serializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.WriteLogsResponse.SerializeToString,
+            ),
+            'FlushLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.FlushLogs,
+                    request_deserializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.FlushLogsRequest.FromString,
+                    response_serializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.FlushLogsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -329,6 +369,60 @@ class WorkerManagerService:
             '/nodeflow.worker_manager.v1.WorkerManagerService/DownloadArtifact',
             nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.DownloadArtifactRequest.SerializeToString,
             nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.DownloadArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteLogs(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/nodeflow.worker_manager.v1.WorkerManagerService/WriteLogs',
+            nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.WriteLogsRequest.SerializeToString,
+            nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.WriteLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FlushLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nodeflow.worker_manager.v1.WorkerManagerService/FlushLogs',
+            nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.FlushLogsRequest.SerializeToString,
+            nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.FlushLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

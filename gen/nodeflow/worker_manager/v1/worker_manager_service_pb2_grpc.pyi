@@ -47,6 +47,18 @@ class WorkerManagerServiceStub:
     """
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_worker_manager_service_pb2.DownloadArtifactRequest, _worker_manager_service_pb2.DownloadArtifactResponse]
     """Reads the bytes of an artifact, in order, to their end. Errors: NOT_FOUND."""
+    WriteLogs: _aio.StreamStreamMultiCallable[_worker_manager_service_pb2.WriteLogsRequest, _worker_manager_service_pb2.WriteLogsResponse]
+    """Stores what attempts write, for one worker. Beside Connect, so that output never delays heartbeats or results.
+
+    The first request is `hello`. Then chunks follow; each batch is acknowledged, in order, once it is durable. Batches may be sent ahead of
+    acknowledgements; a worker keeps a batch until then, and sends what was not acknowledged again, unchanged, when it opens the stream anew. Asked to `flush`, the
+    worker says `flushed` after it has sent all that attempts had written by then. The stream ends after the worker has ended its side and all is acknowledged, or
+    with UNAVAILABLE when the service stops or the state-manager cannot be reached: the worker opens it again. Errors: INVALID_ARGUMENT.
+    """
+    FlushLogs: _aio.UnaryUnaryMultiCallable[_worker_manager_service_pb2.FlushLogsRequest, _worker_manager_service_pb2.FlushLogsResponse]
+    """Waits until all that attempts had written when it was called is stored: every worker with a WriteLogs stream is asked to flush. One whose stream broke is waited
+    for until its lease would have ended. Errors: DEADLINE_EXCEEDED (output is still being delivered), UNAVAILABLE.
+    """
 
 class WorkerManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Workers connect here to be given attempts, and schedulers attach here to give them.
@@ -117,5 +129,29 @@ class WorkerManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_worker_manager_service_pb2.DownloadArtifactRequest, _abc.AsyncIterator[_worker_manager_service_pb2.DownloadArtifactResponse]],
     ) -> _abc.AsyncIterator[_worker_manager_service_pb2.DownloadArtifactResponse]:
         """Reads the bytes of an artifact, in order, to their end. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def WriteLogs(
+        self,
+        request_iterator: _abc.AsyncIterator[_worker_manager_service_pb2.WriteLogsRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_worker_manager_service_pb2.WriteLogsRequest], _abc.AsyncIterator[_worker_manager_service_pb2.WriteLogsResponse]],
+    ) -> _abc.AsyncIterator[_worker_manager_service_pb2.WriteLogsResponse]:
+        """Stores what attempts write, for one worker. Beside Connect, so that output never delays heartbeats or results.
+
+        The first request is `hello`. Then chunks follow; each batch is acknowledged, in order, once it is durable. Batches may be sent ahead of
+        acknowledgements; a worker keeps a batch until then, and sends what was not acknowledged again, unchanged, when it opens the stream anew. Asked to `flush`, the
+        worker says `flushed` after it has sent all that attempts had written by then. The stream ends after the worker has ended its side and all is acknowledged, or
+        with UNAVAILABLE when the service stops or the state-manager cannot be reached: the worker opens it again. Errors: INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def FlushLogs(
+        self,
+        request: _worker_manager_service_pb2.FlushLogsRequest,
+        context: _aio.ServicerContext[_worker_manager_service_pb2.FlushLogsRequest, _abc.Awaitable[_worker_manager_service_pb2.FlushLogsResponse]],
+    ) -> _abc.Awaitable[_worker_manager_service_pb2.FlushLogsResponse]:
+        """Waits until all that attempts had written when it was called is stored: every worker with a WriteLogs stream is asked to flush. One whose stream broke is waited
+        for until its lease would have ended. Errors: DEADLINE_EXCEEDED (output is still being delivered), UNAVAILABLE.
+        """
 
 def add_WorkerManagerServiceServicer_to_server(servicer: WorkerManagerServiceServicer, server: _aio.Server) -> None: ...

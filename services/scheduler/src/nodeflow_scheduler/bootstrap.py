@@ -12,6 +12,7 @@ from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import add_SchedulerServic
 
 from nodeflow_scheduler.adapters.artifacts import GrpcArtifacts
 from nodeflow_scheduler.adapters.event_log import GrpcEventLog
+from nodeflow_scheduler.adapters.logs import GrpcLogs
 from nodeflow_scheduler.adapters.state_manager import GrpcCatalogue, GrpcJournal, GrpcShardLeases
 from nodeflow_scheduler.adapters.workers import GrpcWorkers
 from nodeflow_scheduler.config import Settings
@@ -24,6 +25,7 @@ from nodeflow_scheduler.library import Library
 from nodeflow_scheduler.ownership import Ownership
 from nodeflow_scheduler.reading import Reading
 from nodeflow_scheduler.servicer import SchedulerServicer
+from nodeflow_scheduler.tailing import Tailing
 from nodeflow_shared.channel import open_channel
 from nodeflow_shared.clock import Clock, SystemClock
 from nodeflow_shared.streams import Inbox
@@ -64,7 +66,15 @@ class SchedulerService:
         )
         intake = Intake(self._driver, self._ownership, catalogue, clock, random_bytes)
         reading = Reading(self._driver, journal, catalogue, library)
-        self._servicer = SchedulerServicer(intake, reading, library, catalogue, artifacts)
+        self._tailing = Tailing(reading, GrpcLogs(self._store_channel, self._manager_channels))
+        self._servicer = SchedulerServicer(
+            intake=intake,
+            reading=reading,
+            tailing=self._tailing,
+            library=library,
+            catalogue=catalogue,
+            artifacts=artifacts,
+        )
         self._drained = asyncio.Event()
 
     @property
@@ -89,6 +99,7 @@ class SchedulerService:
                 group.create_task(self._workers.run(), name="workers"),
                 group.create_task(self._driver.run(), name="driver"),
                 group.create_task(self._ownership.run(), name="ownership"),
+                group.create_task(self._tailing.run(), name="tailing"),
             ]
             await self._drained.wait()
             for task in work:

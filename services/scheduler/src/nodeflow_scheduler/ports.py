@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from nodeflow.common.v1 import log_chunk_pb2
 from nodeflow.state_manager.v1 import log_pb2 as store_pb2
 
 from nodeflow_scheduler.domain.events import Event, ExecutionFinished
@@ -159,6 +160,42 @@ class Artifacts(Protocol):
 
     def stream(self, tenant: str, digest: str) -> AsyncIterator[bytes]:
         """The bytes of an artifact, piece by piece. Raises NotFound."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSelection:
+    """Which output to read."""
+
+    tenant: str
+    execution_id: str
+    after_position: int = 0
+    from_end: bool = False
+    """Begin behind what is stored now, instead."""
+    task_number: int | None = None
+    attempt_number: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLogs:
+    """Chunks of output with their positions, and where to go on. They are as they travel; `wire/logs.py` opens them."""
+
+    chunks: Sequence[tuple[int, log_chunk_pb2.LogChunk]]
+    last_position: int
+
+
+class Logs(Protocol):
+    """What attempts wrote."""
+
+    def read(self, selection: LogSelection, *, follow: bool) -> AsyncGenerator[StoredLogs, None]:
+        """What is stored, in order, each once; with `follow` also what is stored later, without end.
+
+        What comes first tells where the reading begins. A store that is away for a moment is waited for.
+        """
+        ...
+
+    async def flush(self, timeout_s: float) -> bool:
+        """Waits until all that attempts have written by now is stored; False if that was not so in time."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.explanation import Explanation
@@ -91,7 +91,7 @@ class Reading:
 
     # ------------------------------------------------------------------- events
 
-    async def events(self, execution_id: str, after_sequence: int) -> AsyncIterator[LoggedChunk]:
+    async def events(self, execution_id: str, after_sequence: int) -> AsyncGenerator[LoggedChunk, None]:
         """The committed chunks of an execution after a sequence, as committed, once each, in order, to the end.
 
         The subscription begins before the log is read, and what both have is given once: so there is neither gap nor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
@@ -20,6 +21,7 @@ from nodeflow_scheduler.intake import SUBMISSIONS_LIMIT, Intake, Submission
 from nodeflow_scheduler.library import Library
 from nodeflow_scheduler.ports import Artifacts, Catalogue
 from nodeflow_scheduler.reading import Reading
+from nodeflow_scheduler.tailing import Tailing
 from nodeflow_scheduler.wire.cursors import execution_cursor, sequence_in, task_page, task_page_start
 from nodeflow_scheduler.wire.explanations import explanation_message, task_named
 from nodeflow_scheduler.wire.readers import (
@@ -44,10 +46,18 @@ class SchedulerServicer(SchedulerServiceServicer):
     """What people and programs call."""
 
     def __init__(
-        self, intake: Intake, reading: Reading, library: Library, catalogue: Catalogue, artifacts: Artifacts
+        self,
+        *,
+        intake: Intake,
+        reading: Reading,
+        tailing: Tailing,
+        library: Library,
+        catalogue: Catalogue,
+        artifacts: Artifacts,
     ) -> None:
         self._intake = intake
         self._reading = reading
+        self._tailing = tailing
         self._library = library
         self._catalogue = catalogue
         self._artifacts = artifacts
@@ -229,6 +239,12 @@ class SchedulerServicer(SchedulerServiceServicer):
                 yield pb2.WatchExecutionResponse(
                     events=fresh, cursor=execution_cursor(execution_id, fresh[-1].sequence)
                 )
+
+    async def TailLogs(self, request: pb2.TailLogsRequest, context: Context) -> AsyncIterator[pb2.TailLogsResponse]:
+        """See the proto."""
+        async with aclosing(self._tailing.tail(DEFAULT_TENANT, request)) as responses:
+            async for response in responses:
+                yield response
 
     async def DownloadArtifact(
         self, request: pb2.DownloadArtifactRequest, context: Context

@@ -7,17 +7,23 @@ import grpc.aio
 from nodeflow.state_manager.v1 import (
     artifact_service_pb2,
     artifact_service_pb2_grpc,
+    log_service_pb2,
+    log_service_pb2_grpc,
     state_manager_service_pb2,
     state_manager_service_pb2_grpc,
 )
 
+from nodeflow_shared.errors import StartupError
 from nodeflow_state_manager.adapters.artifact_directory import ArtifactDirectory
 from nodeflow_state_manager.adapters.sqlite import open_sqlite
+from nodeflow_state_manager.adapters.sqlite_logs import open_sqlite_logs
 from nodeflow_state_manager.artifact_servicer import ArtifactServicer
 from nodeflow_state_manager.config import StateManagerSettings
 from nodeflow_state_manager.driver import LogDriver
-from nodeflow_state_manager.ports import ArtifactFiles, Store
+from nodeflow_state_manager.log_servicer import LogServicer
+from nodeflow_state_manager.ports import ArtifactFiles, LogStore, Store
 from nodeflow_state_manager.servicer import StateManagerServicer
+from nodeflow_state_manager.task_logs import TaskLogs
 
 
 class StateManager:
@@ -27,43 +33,64 @@ class StateManager:
     service_names: Sequence[str] = (
         state_manager_service_pb2.DESCRIPTOR.services_by_name["StateManagerService"].full_name,
         artifact_service_pb2.DESCRIPTOR.services_by_name["ArtifactService"].full_name,
+        log_service_pb2.DESCRIPTOR.services_by_name["LogService"].full_name,
     )
 
-    def __init__(self, settings: StateManagerSettings, store: Store, files: ArtifactFiles) -> None:
+    def __init__(self, settings: StateManagerSettings, store: Store, files: ArtifactFiles, log_store: LogStore) -> None:
         self._store = store
         self._files = files
+        self._log_store = log_store
         self._driver = LogDriver(store, waiting_limit_bytes=settings.waiting_limit_bytes)
         self._servicer = StateManagerServicer(
             store, self._driver, max_lease_timeout_ms=round(settings.max_lease_timeout_s * 1_000)
         )
         self._artifacts = ArtifactServicer(store, files)
+        self._task_logs = TaskLogs(log_store)
+        self._task_log_driver = LogDriver(self._task_logs, waiting_limit_bytes=settings.log_waiting_limit_bytes)
+        self._logs = LogServicer(self._task_logs, self._task_log_driver)
         self.ready: asyncio.Event = self._driver.ready
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Add both services."""
+        """Add all services."""
         state_manager_service_pb2_grpc.add_StateManagerServiceServicer_to_server(self._servicer, server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(self._artifacts, server)
+        log_service_pb2_grpc.add_LogServiceServicer_to_server(self._logs, server)
 
     async def run(self) -> None:
         """Commit what arrives, until drained."""
-        await self._driver.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._driver.run(), name="event-log")
+            group.create_task(self._task_log_driver.run(), name="task-logs")
 
     async def drain(self) -> None:
-        """Commit what waits, and end the Append streams."""
+        """Commit what waits, and end the streams that append or follow."""
+        self._task_logs.end()
+        await self._task_log_driver.drain()
         await self._driver.drain()
 
     async def close(self) -> None:
-        """Close files and database."""
+        """Close files and databases."""
         await self._files.close()
+        await self._log_store.close()
         await self._store.close()
 
 
 async def build(
-    settings: StateManagerSettings, *, store: Store | None = None, artifact_files: ArtifactFiles | None = None
+    settings: StateManagerSettings,
+    *,
+    store: Store | None = None,
+    artifact_files: ArtifactFiles | None = None,
+    log_store: LogStore | None = None,
 ) -> StateManager:
     """Build the service on SQLite and a directory, or on what is given; raises StartupError."""
     if store is None:
         store = await open_sqlite(settings.data_dir, settings.shard_count)
+    if log_store is None:
+        try:
+            log_store = await open_sqlite_logs(settings.data_dir)
+        except StartupError:
+            await store.close()
+            raise
     if artifact_files is None:
         artifact_files = ArtifactDirectory(settings.data_dir / "artifacts", max_bytes=settings.max_artifact_bytes)
-    return StateManager(settings, store, artifact_files)
+    return StateManager(settings, store, artifact_files, log_store)

@@ -21,3 +21,6 @@ class StateManagerSettings(ServiceSettings):
     waiting_limit_bytes: int = Field(
         128 << 20, ge=1, description="bytes of batches that wait for a commit, before streams are read on"
     )
+    log_waiting_limit_bytes: int = Field(
+        32 << 20, ge=1, description="bytes of attempts' output that wait for a commit, before streams are read on"
+    )

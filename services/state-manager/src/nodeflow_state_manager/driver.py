@@ -7,13 +7,13 @@ While one group commits, the next gathers: an idle service answers after one com
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from nodeflow_shared.errors import Internal, NodeflowError, Unavailable
 from nodeflow_shared.logs import get_log
 from nodeflow_shared.streams import Inbox, Outbox
-from nodeflow_state_manager.domain.values import AppendBatch, Refusal
-from nodeflow_state_manager.ports import Store, StoreFailed
+from nodeflow_state_manager.domain.values import Refusal
+from nodeflow_state_manager.ports import Appends, StoreFailed
 
 # Batches of one stream that were read and whose answers were not taken: beyond it, the stream is not read on.
 STREAM_LIMIT: Final = 1_024
@@ -21,6 +21,8 @@ STREAM_LIMIT: Final = 1_024
 RECHECK_S: Final = 0.5
 
 _log = get_log()
+
+B = TypeVar("B")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +34,10 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Waiting:
-    stream: "AppendStream"
+class _Waiting(Generic[B]):
+    stream: "AppendStream[B]"
     batch_id: int
-    batch: AppendBatch
+    batch: B
     size_bytes: int
 
 
@@ -60,10 +62,10 @@ class _Budget:
         self._freed.set()
 
 
-class AppendStream:
+class AppendStream(Generic[B]):
     """One caller's batches, and their answers in the same order."""
 
-    def __init__(self, log: "LogDriver") -> None:
+    def __init__(self, log: "LogDriver[B]") -> None:
         self._log = log
         self._answers: Outbox[Answer] = Outbox(STREAM_LIMIT)
         self._room = asyncio.Semaphore(STREAM_LIMIT)
@@ -76,7 +78,7 @@ class AppendStream:
         """Whether the stream ends with an error: what it still has waiting is dropped."""
         return self._error is not None
 
-    async def submit(self, batch_id: int, batch: AppendBatch, size_bytes: int) -> None:
+    async def submit(self, batch_id: int, batch: B, size_bytes: int) -> None:
         """Hand a batch over, waiting for room; what waits too long simply makes the caller's transport wait."""
         await self._room.acquire()
         self._unanswered += 1
@@ -112,15 +114,18 @@ class AppendStream:
             self._answers.close()
 
 
-class LogDriver:
-    """Group commit over a store. `run` is its life; `ready` tells whether the last write succeeded."""
+class LogDriver(Generic[B]):
+    """Group commit over a store, whatever a batch is.
 
-    def __init__(self, store: Store, *, waiting_limit_bytes: int, recheck_s: float = RECHECK_S) -> None:
+    `run` is its life; `ready` tells whether the last write succeeded.
+    """
+
+    def __init__(self, store: Appends[B], *, waiting_limit_bytes: int, recheck_s: float = RECHECK_S) -> None:
         self._store = store
         self._recheck_s = recheck_s
-        self._inbox: Inbox[_Waiting] = Inbox()
+        self._inbox: Inbox[_Waiting[B]] = Inbox()
         self._budget = _Budget(waiting_limit_bytes)
-        self._feeds: dict[AppendStream, asyncio.Task[None]] = {}
+        self._feeds: dict[AppendStream[B], asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._draining = False
         self._idle = asyncio.Event()
@@ -149,14 +154,14 @@ class LogDriver:
             stream.fail(_stopping())
         self._drained.set()
 
-    async def exchange(self, feed: Callable[[AppendStream], Awaitable[None]]) -> AsyncIterator[Answer]:
+    async def exchange(self, feed: Callable[[AppendStream[B]], Awaitable[None]]) -> AsyncIterator[Answer]:
         """Yield the answers to what `feed` submits, which runs beside it as a task of this driver.
 
         A NodeflowError of `feed` ends the answers with it, and so does the failure of a commit.
         """
         if self._draining or self._tasks is None:
             raise _stopping()
-        stream = AppendStream(self)
+        stream: AppendStream[B] = AppendStream(self)
         feeding = self._feeds[stream] = self._tasks.create_task(self._feed(stream, feed), name="log.feed")
         try:
             async for answer in stream.answers():
@@ -165,7 +170,7 @@ class LogDriver:
             feeding.cancel()
             del self._feeds[stream]
 
-    async def enqueue(self, waiting: _Waiting) -> None:
+    async def enqueue(self, waiting: _Waiting[B]) -> None:
         """Let a batch into the next group, when there is room for its bytes."""
         await self._budget.take(waiting.size_bytes)
         if self._draining:
@@ -173,7 +178,7 @@ class LogDriver:
             raise _stopping()
         self._inbox.push(waiting)
 
-    async def _feed(self, stream: AppendStream, feed: Callable[[AppendStream], Awaitable[None]]) -> None:
+    async def _feed(self, stream: AppendStream[B], feed: Callable[[AppendStream[B]], Awaitable[None]]) -> None:
         try:
             await feed(stream)
             stream.finish()
@@ -198,7 +203,7 @@ class LogDriver:
                     self._budget.free(waiting.size_bytes)
                 self._idle.set()
 
-    async def _commit(self, group: Sequence[_Waiting]) -> None:
+    async def _commit(self, group: Sequence[_Waiting[B]]) -> None:
         # After a failure, what a stream sent behind it is dropped: its caller sends all of it again.
         group = [waiting for waiting in group if not waiting.stream.failed]
         if not group:
@@ -215,7 +220,7 @@ class LogDriver:
             for waiting, refusals in zip(group, results, strict=True):
                 waiting.stream.answer(Answer(batch_id=waiting.batch_id, refusals=refusals))
 
-    def _fail(self, group: Sequence[_Waiting], error: NodeflowError) -> None:
+    def _fail(self, group: Sequence[_Waiting[B]], error: NodeflowError) -> None:
         for stream in dict.fromkeys(waiting.stream for waiting in group):
             stream.fail(error)
 
@@ -234,7 +239,7 @@ class LogDriver:
                 self.ready.set()
                 return
 
-    def _inbox_taken(self) -> Sequence[_Waiting]:
+    def _inbox_taken(self) -> Sequence[_Waiting[B]]:
         taken = self._inbox.take()
         for waiting in taken:
             self._budget.free(waiting.size_bytes)

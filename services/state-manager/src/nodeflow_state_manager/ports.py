@@ -1,11 +1,11 @@
-"""What the driver and the servicers need from outside, on one page: the store and the files of artifacts.
+"""What the driver and the servicers need from outside, on one page: the stores, and the files of artifacts.
 
 Every adapter passes the suite in tests/contract/store. Writes that cannot be made durable raise StoreFailed, and then
 nothing of the call is written.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 from nodeflow_shared.errors import Unavailable
 from nodeflow_state_manager.domain.filters import Term
@@ -16,18 +16,34 @@ from nodeflow_state_manager.domain.values import (
     ExecutionRecord,
     ExecutionSlice,
     HeldShard,
+    LogChunk,
     Refusal,
     ShardLease,
+    StoredLogChunk,
     WorkerRecord,
     WorkerSession,
     WorkflowRecord,
 )
+
+B_contra = TypeVar("B_contra", contravariant=True)
 
 
 class StoreFailed(Unavailable):
     """The store cannot write or read now: the disk is full, the database is locked or damaged."""
 
     default_reason: ClassVar[str] = "STORE_FAILED"
+
+
+class Appends(Protocol[B_contra]):
+    """What a group commit needs of a store."""
+
+    async def append(self, batches: Sequence[B_contra]) -> list[list[Refusal]]:
+        """Commit batches in one transaction; return the refused parts of each."""
+        ...
+
+    async def check_writable(self) -> None:
+        """Commit something small; raises StoreFailed if that fails."""
+        ...
 
 
 class Store(Protocol):
@@ -121,6 +137,44 @@ class Store(Protocol):
 
     async def get_artifacts(self, tenant: str, digests: Sequence[str]) -> list[ArtifactRecord]:
         """Return those that are stored, in any order."""
+        ...
+
+    async def close(self) -> None:
+        """Release everything; nothing may be called any more."""
+        ...
+
+
+class LogStore(Protocol):
+    """The output of attempts. Per execution, chunks have positions 1, 2, 3, … in the order of their commits."""
+
+    async def append(self, batches: Sequence[Sequence[LogChunk]]) -> list[list[Refusal]]:
+        """Commit chunks in one transaction; nothing is refused.
+
+        A chunk that does not begin after the last stored line of its attempt is there already, and is left out.
+        """
+        ...
+
+    async def check_writable(self) -> None:
+        """Commit something small; raises StoreFailed if that fails."""
+        ...
+
+    async def last_position(self, tenant: str, execution_id: str) -> int:
+        """Return the position of an execution's last chunk, 0 if it has none."""
+        ...
+
+    async def read(
+        self,
+        tenant: str,
+        execution_id: str,
+        after_position: int,
+        *,
+        task_number: int | None = None,
+        attempt_number: int | None = None,
+    ) -> list[StoredLogChunk]:
+        """Return about the next MiB of chunks by position, of a task or an attempt if they are given; none at the end.
+
+        All that was committed with a lower position is seen, too: whoever goes on behind the last one misses nothing.
+        """
         ...
 
     async def close(self) -> None:

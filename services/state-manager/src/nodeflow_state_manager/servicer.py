@@ -15,7 +15,7 @@ from nodeflow_state_manager import wire
 from nodeflow_state_manager.domain.filters import parse_filter
 from nodeflow_state_manager.domain.names import invalid
 from nodeflow_state_manager.domain.paging import decode_token, encode_token, page_limit
-from nodeflow_state_manager.domain.values import ExecutionSlice
+from nodeflow_state_manager.domain.values import AppendBatch, ExecutionSlice
 from nodeflow_state_manager.driver import AppendStream, LogDriver
 from nodeflow_state_manager.ports import Store
 
@@ -32,7 +32,7 @@ LATEST: Final = "@latest"
 class StateManagerServicer(pb_grpc.StateManagerServiceServicer):
     """Answers from the store; appends go through the driver."""
 
-    def __init__(self, store: Store, driver: LogDriver, *, max_lease_timeout_ms: int) -> None:
+    def __init__(self, store: Store, driver: LogDriver[AppendBatch], *, max_lease_timeout_ms: int) -> None:
         self._store = store
         self._driver = driver
         self._max_lease_timeout_ms = max_lease_timeout_ms
@@ -66,7 +66,7 @@ class StateManagerServicer(pb_grpc.StateManagerServiceServicer):
     ) -> AsyncIterator[pb.AppendResponse]:
         """Append batches, answering each after its commit."""
 
-        async def feed(stream: AppendStream) -> None:
+        async def feed(stream: AppendStream[AppendBatch]) -> None:
             async for request in request_iterator:
                 batch = wire.append_batch(request, self._store.shard_count)
                 await stream.submit(request.batch_id, batch, request.ByteSize())

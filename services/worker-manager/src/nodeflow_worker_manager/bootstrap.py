@@ -12,10 +12,11 @@ from nodeflow.worker_manager.v1 import worker_manager_service_pb2_grpc as pb_grp
 
 from nodeflow_shared.channel import open_channel
 from nodeflow_shared.clock import Clock, SystemClock
-from nodeflow_worker_manager.adapters.state_manager import GrpcArtifacts, GrpcRegistry
+from nodeflow_worker_manager.adapters.state_manager import GrpcArtifacts, GrpcLogs, GrpcRegistry
 from nodeflow_worker_manager.config import Settings
 from nodeflow_worker_manager.directory import WorkerDirectory
 from nodeflow_worker_manager.driver import Driver
+from nodeflow_worker_manager.log_relay import LogRelay
 from nodeflow_worker_manager.ports import Artifacts, Registry
 from nodeflow_worker_manager.servicer import WorkerManagerServicer
 from nodeflow_worker_manager.wire import WorkerWriter
@@ -27,8 +28,11 @@ class WorkerManager:
     name = "worker-manager"
     service_names = (pb.DESCRIPTOR.services_by_name["WorkerManagerService"].full_name,)
 
-    def __init__(self, driver: Driver, servicer: WorkerManagerServicer, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, driver: Driver, logs: LogRelay, servicer: WorkerManagerServicer, channel: grpc.aio.Channel
+    ) -> None:
         self.ready: asyncio.Event = driver.ready
+        self._logs = logs
         self._driver = driver
         self._servicer = servicer
         self._channel = channel
@@ -43,6 +47,7 @@ class WorkerManager:
 
     async def drain(self) -> None:
         """End all streams, so that their peers go elsewhere or come back to our successor."""
+        self._logs.drain()
         self._driver.drain()
 
     async def close(self) -> None:
@@ -70,5 +75,6 @@ async def build(
     )
     writer = WorkerWriter(lease_timeout_s=settings.lease_timeout_s, heartbeat_interval_s=settings.heartbeat_interval_s)
     directory = WorkerDirectory(driver, registry, clock)
-    servicer = WorkerManagerServicer(driver, directory, artifacts or GrpcArtifacts(channel), writer)
-    return WorkerManager(driver, servicer, channel)
+    logs = LogRelay(GrpcLogs(channel), driver, clock, lease_timeout_s=settings.lease_timeout_s)
+    servicer = WorkerManagerServicer(driver, directory, artifacts or GrpcArtifacts(channel), logs, writer)
+    return WorkerManager(driver, logs, servicer, channel)

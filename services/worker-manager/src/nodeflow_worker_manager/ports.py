@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from nodeflow.common.v1 import log_chunk_pb2
+
 from nodeflow_worker_manager.domain.events import Hello
 from nodeflow_worker_manager.domain.workers import KnownWorker
 
@@ -70,4 +72,20 @@ class Artifacts(Protocol):
 
     def download(self, tenant: str, digest: str, timeout_s: float | None) -> AsyncGenerator[bytes, None]:
         """Read bytes in order; NotFound if there are none. To be closed by whoever leaves early."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogBatch:
+    """Output of attempts. Chunks pass through as they are: taking them apart would only copy them."""
+
+    batch_id: int
+    chunks: Sequence[log_chunk_pb2.LogChunk]
+
+
+class LogStore(Protocol):
+    """Where output is kept."""
+
+    def append(self, batches: AsyncGenerator[LogBatch, None]) -> AsyncGenerator[int, None]:
+        """Pass batches on; yields the number of each once it is durable, in order, and ends after `batches`."""
         ...

@@ -6,7 +6,7 @@ Owns how a stream is read and written. Must not decide anything: what a message 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, assert_never
 
 import grpc.aio
 from nodeflow.common.v1 import payload_pb2
@@ -18,9 +18,10 @@ from nodeflow_worker_manager import wire
 from nodeflow_worker_manager.directory import WorkerDirectory
 from nodeflow_worker_manager.domain import events as ev
 from nodeflow_worker_manager.domain import instructions as do
-from nodeflow_worker_manager.domain.hello import check_heartbeat, check_hello, check_worker_id
+from nodeflow_worker_manager.domain.hello import check_heartbeat, check_hello, check_session_id, check_worker_id
 from nodeflow_worker_manager.driver import Driver, Peer
-from nodeflow_worker_manager.ports import ArtifactHeader, Artifacts
+from nodeflow_worker_manager.log_relay import Flush, Flushed, FromWorker, LogRelay, Stored
+from nodeflow_worker_manager.ports import ArtifactHeader, Artifacts, LogBatch
 
 FIRST_REQUEST_TIMEOUT_S: Final = 10.0
 
@@ -34,11 +35,17 @@ class WorkerManagerServicer(pb_grpc.WorkerManagerServiceServicer):
     """The one service of this process."""
 
     def __init__(
-        self, driver: Driver, directory: WorkerDirectory, artifacts: Artifacts, worker_writer: wire.WorkerWriter
+        self,
+        driver: Driver,
+        directory: WorkerDirectory,
+        artifacts: Artifacts,
+        logs: LogRelay,
+        worker_writer: wire.WorkerWriter,
     ) -> None:
         self._driver = driver
         self._directory = directory
         self._artifacts = artifacts
+        self._logs = logs
         self._worker_writer = worker_writer
 
     async def Connect(
@@ -143,6 +150,23 @@ class WorkerManagerServicer(pb_grpc.WorkerManagerServiceServicer):
             async for data in download:
                 yield pb.DownloadArtifactResponse(data=data)
 
+    async def WriteLogs(
+        self, request_iterator: AsyncIterator[pb.WriteLogsRequest], context: Context
+    ) -> AsyncIterator[pb.WriteLogsResponse]:
+        """Pass a worker's output on."""
+        requests = aiter(request_iterator)
+        first = await _first(requests, "hello")
+        if first.WhichOneof("content") != "hello":
+            raise _not_first("hello")
+        check_session_id(first.hello.session_id)
+        async for answer in self._logs.serve(first.hello.session_id, _output(requests)):
+            yield _log_response(answer)
+
+    async def FlushLogs(self, request: pb.FlushLogsRequest, context: Context) -> pb.FlushLogsResponse:
+        """Wait until all output by now is stored."""
+        await self._logs.flush()
+        return pb.FlushLogsResponse()
+
 
 def _worker_event(connection: int, request: pb.ConnectRequest) -> ev.Event:
     event = wire.read_worker_request(connection, request)
@@ -174,3 +198,24 @@ async def _data(requests: AsyncIterator[pb.UploadArtifactRequest]) -> AsyncItera
         if request.WhichOneof("content") != "data":
             raise InvalidInput("after the header only data may follow")
         yield request.data
+
+
+async def _output(requests: AsyncIterator[pb.WriteLogsRequest]) -> AsyncIterator[FromWorker]:
+    async for request in requests:
+        match request.WhichOneof("content"):
+            case "batch":
+                yield LogBatch(batch_id=request.batch.batch_id, chunks=request.batch.chunks)
+            case "flushed":
+                yield Flushed(flush_id=request.flushed.flush_id)
+            case _:
+                raise InvalidInput("a message after hello holds batch or flushed")
+
+
+def _log_response(answer: Stored | Flush) -> pb.WriteLogsResponse:
+    match answer:
+        case Stored():
+            return pb.WriteLogsResponse(acknowledgement=pb.LogAcknowledgement(batch_id=answer.batch_id))
+        case Flush():
+            return pb.WriteLogsResponse(flush=pb.LogFlush(flush_id=answer.flush_id))
+        case _:
+            assert_never(answer)

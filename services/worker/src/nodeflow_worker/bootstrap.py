@@ -16,6 +16,7 @@ from nodeflow_worker.adapters.session_locks import SessionLocks
 from nodeflow_worker.adapters.worker_manager import WorkerManager
 from nodeflow_worker.config import Settings
 from nodeflow_worker.domain.agent import Agent
+from nodeflow_worker.domain.output import OutputBuffer
 from nodeflow_worker.driver import Driver
 from nodeflow_worker.ports import Processes, Runners, Sessions
 from nodeflow_worker.wire import WireWriter
@@ -86,6 +87,10 @@ async def build(
         processes=processes,
         manager=manager,
         artifacts=manager,
+        log_sink=manager,
+        outputs=OutputBuffer(
+            limit_bytes=settings.log_buffer_bytes, attempt_limit_bytes=settings.attempt_log_limit_bytes
+        ),
         sessions=sessions,
         clock=clock or SystemClock(),
         ready=ready,

@@ -30,6 +30,16 @@ class Settings(ServiceSettings):
         description="how many tasks run at once, each in a process of its own",
     )
     max_credits: int = Field(1024, ge=1, le=16_384, description="most tasks to hold ready beyond the slots")
+    attempt_log_limit_bytes: int = Field(
+        64 << 20,
+        ge=1024,
+        description="most bytes of output kept of one attempt; a notice says where it was cut",
+    )
+    log_buffer_bytes: int = Field(
+        32 << 20,
+        ge=1 << 20,
+        description="bytes of output that wait for delivery, before those that write are slowed",
+    )
     state_dir: Path = Field(Path(".nodeflow/worker"), description="directory for locks of sessions, and for processes")
     path: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description=f"directories to import functions from, separated by {os.pathsep!r}"

@@ -17,13 +17,28 @@ from nodeflow_worker.domain import events
 from nodeflow_worker.domain import instructions as do
 from nodeflow_worker.domain.agent import Agent
 from nodeflow_worker.domain.lease import NEVER
+from nodeflow_worker.domain.output import OutputBuffer
+from nodeflow_worker.log_delivery import LogDelivery
 from nodeflow_worker.outbound import Outbound, Waiting
-from nodeflow_worker.ports import Artifacts, Beat, Held, Hello, Incoming, Manager, Processes, Runners, Sessions
+from nodeflow_worker.ports import (
+    Artifacts,
+    Beat,
+    Held,
+    Hello,
+    Incoming,
+    LogSink,
+    Manager,
+    Processes,
+    Runners,
+    Sessions,
+)
 from nodeflow_worker.transfers import Transfers
 
 BEAT_SPACING_S: Final = 0.05
 """The least time between two heartbeats: a bid that changes quickly is told at most that often."""
 WELCOME_TIMEOUT_S: Final = 10.0
+LAST_LOGS_S: Final = 5.0
+"""How long a worker that has nothing else left to do stays to deliver output."""
 
 _log = get_log()
 
@@ -39,6 +54,8 @@ class Driver:
         processes: Processes,
         manager: Manager,
         artifacts: Artifacts,
+        log_sink: LogSink,
+        outputs: OutputBuffer,
         sessions: Sessions,
         clock: Clock,
         ready: asyncio.Event,
@@ -51,6 +68,8 @@ class Driver:
         self._clock = clock
         self._ready = ready
         self._transfers = Transfers(artifacts, clock, self.handle)
+        self._outputs = outputs
+        self._logs = LogDelivery(outputs, log_sink, self._drain_output, lambda: self._session)
         self._waiting = Waiting(self._make_held, self._make_beat)
         self._outbound: Outbound | None = None
         self._session = ""
@@ -64,6 +83,8 @@ class Driver:
 
     async def run(self) -> None:
         """Work until drained and gone from the worker-manager."""
+        self._runners.capture(self._outputs)
+        self._processes.capture(self._outputs)
         self._runners.listen(self.handle)
         self._processes.listen(self.handle)
         self._session = self._sessions.begin()
@@ -74,13 +95,27 @@ class Driver:
                 self.handle(events.Started())
                 life = keep_connected("worker-manager", lambda: self._connect(backoff), backoff=backoff)
                 connection = group.create_task(life, name="worker.connection")
+                logs = group.create_task(self._logs.run(), name="worker.logs")
                 await self._left.wait()
                 if self._fault is not None:
                     raise self._fault
+                await self._deliver_rest()
                 connection.cancel()
+                logs.cancel()
                 self._transfers.cancel()
         finally:
             self._timers.cancel()
+
+    def _drain_output(self) -> bool:
+        drained = (self._runners.drain_output(), self._processes.drain_output())
+        return all(drained)
+
+    async def _deliver_rest(self) -> None:
+        try:
+            async with asyncio.timeout(LAST_LOGS_S):
+                await self._logs.delivered()
+        except TimeoutError:
+            _log.warning("output_not_delivered", held_bytes=self._outputs.held)
 
     def drain(self) -> None:
         """Finish what is held, take nothing new, and leave."""

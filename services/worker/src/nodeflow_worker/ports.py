@@ -18,6 +18,7 @@ from nodeflow_worker.domain.events import (
     RunnerEvent,
     Welcomed,
 )
+from nodeflow_worker.domain.output import Batch, OutputBuffer
 from nodeflow_worker.domain.values import Attempt, Stored
 
 
@@ -29,6 +30,14 @@ class Runners(Protocol):
 
     def listen(self, tell: Callable[[RunnerEvent], None]) -> None:
         """Have all events told; called once, first."""
+        ...
+
+    def capture(self, outputs: OutputBuffer) -> None:
+        """Have all that tasks write put into this buffer, and no pipe read on while it is full; called once, first."""
+        ...
+
+    def drain_output(self) -> bool:
+        """Take in all that tasks have written by now; False if there is no room for all of it."""
         ...
 
     def spawn(self, runner: int, delay_s: float) -> None:
@@ -65,6 +74,14 @@ class Processes(Protocol):
 
     def listen(self, tell: Callable[[ProcessEvent], None]) -> None:
         """Have all events told; called once, first."""
+        ...
+
+    def capture(self, outputs: OutputBuffer) -> None:
+        """Have what processes write put into this buffer, and no pipe read on while it is full; called once, first."""
+        ...
+
+    def drain_output(self) -> bool:
+        """Take in all that processes have written by now; False if there is no room for all of it."""
         ...
 
     def start(self, attempt: Attempt) -> None:
@@ -179,4 +196,37 @@ class Sessions(Protocol):
 
     def close(self) -> None:
         """Release the locks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flushed:
+    """All that attempts had written at a request to flush was sent before."""
+
+    flush_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogsStored:
+    """A batch of output is stored."""
+
+    batch_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlushRequested:
+    """All that attempts have written by now is to be sent."""
+
+    flush_id: int
+
+
+LogOutgoing = Batch | Flushed
+LogIncoming = LogsStored | FlushRequested
+
+
+class LogSink(Protocol):
+    """Where output goes."""
+
+    def write_logs(self, session_id: str, outgoing: AsyncIterator[LogOutgoing]) -> AsyncGenerator[LogIncoming]:
+        """Open the stream; raises NodeflowError, Unavailable when it breaks."""
         ...

@@ -32,6 +32,25 @@ def sequence_in(cursor: str, execution_id: str) -> int:
     return int(sequence)
 
 
+def log_cursor(execution_id: str, position: int, line_count: int) -> str:
+    """Where to go on in the output: after a chunk, and some lines of the next."""
+    return _encode(f"{execution_id}:logs:{position}:{line_count}")
+
+
+def log_place_in(cursor: str, execution_id: str) -> tuple[int, int]:
+    """The position of the last chunk that was read, and how many lines of the next were. Raises InvalidInput."""
+    if not cursor:
+        return 0, 0
+    named, _, place = _decode(cursor, "cursor").partition(":logs:")
+    position, _, line_count = place.partition(":")
+    if named != execution_id or not _NUMBER.fullmatch(position) or not _NUMBER.fullmatch(line_count):
+        violation = FieldViolation(
+            "cursor", f"is not one of the output of execution {execution_id}", "one from its own TailLogs, or none"
+        )
+        raise InvalidInput("the cursor belongs to something else", violations=[violation])
+    return int(position), int(line_count)
+
+
 def task_page(request: pb2.ListTasksRequest, execution_id: str, start: int) -> str:
     """The token of the page that begins at a task."""
     return _encode(f"{execution_id}:{request.node}:{request.state}:{start}")

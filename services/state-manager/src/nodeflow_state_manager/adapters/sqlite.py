@@ -1,18 +1,15 @@
 """The Store on SQLite: one writer thread whose transactions are on disk when they return, and readers beside it.
 
-Owns threads, transactions, and what a failure of the database means. Must not know what is in a transaction.
+Owns which call runs where. Must not know what is in a transaction.
 """
 
-import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from nodeflow_shared.errors import StartupError
 from nodeflow_shared.logs import get_log
@@ -22,13 +19,13 @@ from nodeflow_state_manager.adapters import statements as sql
 from nodeflow_state_manager.adapters.sqlite_append import AppendTransaction
 from nodeflow_state_manager.adapters.sqlite_engine import (
     DATABASE_FILE,
-    READERS,
     DirectoryLock,
     in_words,
     migrate,
     open_readers,
     open_writer,
 )
+from nodeflow_state_manager.adapters.sqlite_threads import ReaderThreads, WriterThread
 from nodeflow_state_manager.domain.append import LogHeads
 from nodeflow_state_manager.domain.filters import Term
 from nodeflow_state_manager.domain.paging import Page, Position
@@ -44,7 +41,6 @@ from nodeflow_state_manager.domain.values import (
     WorkerSession,
     WorkflowRecord,
 )
-from nodeflow_state_manager.ports import StoreFailed
 
 T = TypeVar("T")
 
@@ -54,7 +50,7 @@ _log = get_log()
 class SqliteStore:
     """See ports.Store. Open it with `open_sqlite`."""
 
-    def __init__(self, lock: DirectoryLock, writer: "_Writer", readers: "_Readers", shard_count: int) -> None:
+    def __init__(self, lock: DirectoryLock, writer: "_Writer", readers: ReaderThreads, shard_count: int) -> None:
         self._lock = lock
         self._writer = writer
         self._readers = readers
@@ -164,7 +160,7 @@ async def open_sqlite(directory: Path, shard_count: int, *, max_pages: int | Non
     path = directory / DATABASE_FILE
     writer = _Writer(open_writer(path, max_pages=max_pages))
     try:
-        found = await writer.open(shard_count)
+        found = await writer.open(lambda connection: _prepare(connection, shard_count))
     except (DBAPIError, CommandError) as error:
         await writer.close()
         lock.release()
@@ -172,98 +168,42 @@ async def open_sqlite(directory: Path, shard_count: int, *, max_pages: int | Non
         raise StartupError(f"cannot open the database {path}: {said}") from error
     if found != shard_count:
         _log.warning("shard_count_is_fixed", setting=shard_count, database=found)
-    return SqliteStore(lock, writer, _Readers(open_readers(path)), found)
+    return SqliteStore(lock, writer, ReaderThreads(open_readers(path), "sqlite-reader"), found)
 
 
-class _Writer:
-    """The one connection that writes, and its thread. Calls are transactions, one after another."""
+class _Writer(WriterThread):
+    """The writer's thread, with the ends of the log that an append leaves for the next one."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
-        self._connection: Connection | None = None
+        super().__init__(engine, "sqlite-writer")
         self._heads: LogHeads | None = None
-
-    async def open(self, shard_count: int) -> int:
-        """Connect, migrate, make shards; return their number."""
-        return await self._in_thread(lambda: self._open(shard_count))
-
-    async def run(self, work: Callable[[Connection], T]) -> T:
-        """Run work in a transaction and commit it."""
-        return await self._in_thread(lambda: self._run(work))
 
     async def append(self, batches: Sequence[AppendBatch]) -> list[list[Refusal]]:
         """Run the append transaction, with the heads that were left by the last one."""
-        return await self._in_thread(lambda: self._append(batches))
+        return await self.in_thread(lambda: self._append(batches))
 
-    async def close(self) -> None:
-        """Let what runs finish, and disconnect."""
-        await self._in_thread(self._disconnect)
-        self._thread.shutdown()
-        self._engine.dispose()
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    def _open(self, shard_count: int) -> int:
-        connection = self._connection = self._engine.connect()
-        with connection.begin():
-            migrate(connection)
-            return registry.create_shards(connection, shard_count)
-
-    def _transact(self, work: Callable[[Connection], T]) -> T:
-        connection = self._connection
-        assert connection is not None, "the store is closed"
-        try:
-            with connection.begin():
-                return work(connection)
-        except (IntegrityError, sqlite3.IntegrityError):
-            raise  # a constraint caught a fault of ours, the database is well
-        except (DBAPIError, sqlite3.Error) as error:
-            raise StoreFailed(f"the database refuses: {in_words(error)}", retry_after_s=1.0) from error
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Run work in a transaction and commit it."""
+        return await self.in_thread(lambda: self._run(work))
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         if self._heads is not None:
             self._heads.shards = {}  # the work may change them; the next append reads them anew
-        return self._transact(work)
+        return self.transact(work)
 
     def _append(self, batches: Sequence[AppendBatch]) -> list[list[Refusal]]:
         heads, self._heads = self._heads, None  # forgotten, unless the commit succeeds
         if heads is None:
-            heads = LogHeads(next_key=self._transact(_next_execution_key))
-        refusals = self._transact(lambda connection: AppendTransaction(connection, heads).write(batches))
+            heads = LogHeads(next_key=self.transact(_next_execution_key))
+        refusals = self.transact(lambda connection: AppendTransaction(connection, heads).write(batches))
         heads.forget_finished()
         self._heads = heads
         return refusals
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
-
-class _Readers:
-    """Connections that only read, and their threads."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
-
-    async def run(self, work: Callable[[Connection], T]) -> T:
-        """Run work on one state of the database."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, work)
-
-    async def close(self) -> None:
-        """Let what runs finish, and disconnect."""
-        await asyncio.to_thread(self._threads.shutdown)
-        self._engine.dispose()
-
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        try:
-            with self._engine.begin() as connection:
-                return work(connection)
-        except DBAPIError as error:
-            raise StoreFailed(f"the database refuses: {in_words(error)}", retry_after_s=1.0) from error
+def _prepare(connection: Connection, shard_count: int) -> int:
+    migrate(connection, "migrations")
+    return registry.create_shards(connection, shard_count)
 
 
 def _next_execution_key(connection: Connection) -> int:

@@ -19,6 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 from nodeflow_shared.errors import StartupError
 
 DATABASE_FILE: Final = "nodeflow.db"
+LOGS_FILE: Final = "logs.db"
 LOCK_FILE: Final = "nodeflow.lock"
 
 BUSY_TIMEOUT_MS: Final = 5_000
@@ -95,10 +96,10 @@ def open_readers(path: Path) -> Engine:
     return engine
 
 
-def migrate(connection: Connection) -> None:
-    """Bring the schema up to date within the connection's transaction."""
+def migrate(connection: Connection, revisions: str) -> None:
+    """Bring the schema up to date within the connection's transaction, by the revisions in a directory beside this."""
     config = alembic.config.Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(__file__).parent / revisions))
     config.attributes["connection"] = connection
     alembic.command.upgrade(config, "head")
 

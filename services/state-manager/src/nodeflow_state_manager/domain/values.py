@@ -188,3 +188,25 @@ class ArtifactRecord:
     digest: str
     size_bytes: int
     content_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogChunk:
+    """Consecutive lines of one attempt; `runs` are theirs, compressed. What they say is not looked at here."""
+
+    tenant: str
+    execution_id: str
+    task_number: int
+    attempt_number: int
+    fencing_token: int
+    first_line: int
+    line_count: int
+    runs: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLogChunk:
+    """A chunk, and its place among all of its execution, from 1."""
+
+    position: int
+    chunk: LogChunk

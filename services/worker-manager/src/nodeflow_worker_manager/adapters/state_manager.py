@@ -1,4 +1,4 @@
-"""The registry and the artifact store, at the state-manager over gRPC.
+"""The registry, the artifact store and the store of output, at the state-manager over gRPC.
 
 Owns calls, deadlines, repeats and the translation of the state-manager's messages. Must not know live sessions.
 """
@@ -12,6 +12,8 @@ import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 from nodeflow.state_manager.v1 import artifact_service_pb2 as artifact_pb
 from nodeflow.state_manager.v1 import artifact_service_pb2_grpc as artifact_grpc
+from nodeflow.state_manager.v1 import log_service_pb2 as log_pb
+from nodeflow.state_manager.v1 import log_service_pb2_grpc as log_grpc
 from nodeflow.state_manager.v1 import state_manager_service_pb2 as pb
 from nodeflow.state_manager.v1 import state_manager_service_pb2_grpc as pb_grpc
 
@@ -21,7 +23,7 @@ from nodeflow_shared.retry import as_lost_connection, reconnect_delays
 from nodeflow_shared.status import from_rpc_error
 from nodeflow_worker_manager.domain.events import Hello
 from nodeflow_worker_manager.domain.workers import KnownWorker
-from nodeflow_worker_manager.ports import ArtifactHeader, StoredArtifact, WorkerPage
+from nodeflow_worker_manager.ports import ArtifactHeader, LogBatch, StoredArtifact, WorkerPage
 
 ATTEMPT_TIMEOUT_S: Final = 5.0
 ARTIFACT_TIMEOUT_S: Final = 600.0
@@ -125,6 +127,46 @@ class GrpcArtifacts:
         finally:
             # A reader that leaves early must not have the rest sent to nobody.
             call.cancel()
+
+
+class GrpcLogs:
+    """`ports.LogStore` over LogService."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = log_grpc.LogServiceStub(channel)
+
+    async def append(self, batches: AsyncGenerator[LogBatch, None]) -> AsyncGenerator[int, None]:
+        """Pass batches on; see the port."""
+        requests = _Requests(batches)
+        call = self._stub.AppendLogs(requests.all())
+        try:
+            async for response in call:
+                yield response.batch_id
+        except grpc.aio.AioRpcError as error:
+            raise (requests.fault or as_lost_connection(error) or from_rpc_error(error)) from error
+        except asyncio.CancelledError:
+            # grpc cancels a call whose request iterator raises; without a fault it is this task that is cancelled.
+            if requests.fault is None:
+                raise
+            raise requests.fault from None
+        finally:
+            call.cancel()
+
+
+class _Requests:
+    """Batches on their way; grpc only logs what its request iterator raises, so the fault is kept here."""
+
+    def __init__(self, batches: AsyncGenerator[LogBatch, None]) -> None:
+        self._batches = batches
+        self.fault: NodeflowError | None = None
+
+    async def all(self) -> AsyncIterator[log_pb.AppendLogsRequest]:
+        try:
+            async for batch in self._batches:
+                yield log_pb.AppendLogsRequest(batch_id=batch.batch_id, chunks=batch.chunks)
+        except NodeflowError as fault:
+            self.fault = fault
+            raise
 
 
 class _Upload:

@@ -37,6 +37,16 @@ def check_worker_id(worker_id: str) -> None:
     _refuse("the worker's id is malformed", list(_worker_id_faults("worker_id", worker_id)))
 
 
+def check_session_id(session_id: str) -> None:
+    """Raise InvalidInput if no session can have this id."""
+    if not _UUID.fullmatch(session_id):
+        _refuse("the hello is malformed", [_no_session("hello.session_id", session_id)])
+
+
+def _no_session(path: str, session_id: str) -> FieldViolation:
+    return FieldViolation(path, f"is not a UUID: {session_id[:64]!r}", "draw one at process start")
+
+
 def _refuse(message: str, faults: list[FieldViolation]) -> None:
     if faults:
         raise InvalidInput(f"{message}: {faults[0].path} {faults[0].description}", violations=faults)
@@ -45,9 +55,7 @@ def _refuse(message: str, faults: list[FieldViolation]) -> None:
 def _hello_faults(hello: Hello) -> Iterator[FieldViolation]:
     yield from _worker_id_faults("hello.worker_id", hello.worker_id)
     if not _UUID.fullmatch(hello.session_id):
-        yield FieldViolation(
-            "hello.session_id", f"is not a UUID: {hello.session_id[:64]!r}", "draw one at process start"
-        )
+        yield _no_session("hello.session_id", hello.session_id)
     if len(hello.replaced_session_ids) > MAX_REPLACED:
         yield FieldViolation("hello.replaced_session_ids", f"names more than {MAX_REPLACED} sessions")
     for index, replaced in enumerate(hello.replaced_session_ids[:MAX_REPLACED]):

@@ -13,21 +13,22 @@ from typing import Any, Final
 
 from nodeflow_shared.logs import get_log
 from nodeflow_worker.adapters.launcher_link import LauncherLink, end_all_below, memory_file
+from nodeflow_worker.adapters.runner_output import now_ms, waiting_bytes
 from nodeflow_worker.adapters.runner_process import clean_environment
 from nodeflow_worker.adapters.work_directories import WorkDirectories, find_files, read_output
 from nodeflow_worker.domain import process_ends as ends
 from nodeflow_worker.domain.events import ProcessEnded, ProcessEvent, ProcessOverdue, ProcessRunning
 from nodeflow_worker.domain.invocation import Invocation, NotInvocable, invocation_of
+from nodeflow_worker.domain.output import OutputBuffer, Stream
 from nodeflow_worker.domain.values import Attempt, Ending, Failure, LeftFile, Outcome, ProcessSpec
 
 RUNNING_AFTER_S: Final = 0.005
 """Processes that run this long are told as running."""
 READ_BYTES: Final = 1 << 16
+HELD_AT_MOST: Final = 2
+"""How many times over the buffer may be filled by what processes leave in their pipes: their ends do not wait."""
 FINAL_READS: Final = 64
 """How many pieces are read after the end: what a pipe can hold, and not what an escaped writer goes on to write."""
-
-OnOutput = Callable[[Attempt, int, bytes], None]
-"""(attempt, 1 for stdout or 2 for stderr, bytes as they came)."""
 
 _log = get_log()
 
@@ -35,10 +36,10 @@ _log = get_log()
 class LocalProcesses:
     """The port `Processes`. The launcher starts with the first process: workers that run none have none."""
 
-    def __init__(self, parent: Path, environment: Mapping[str, str], on_output: OnOutput | None = None) -> None:
+    def __init__(self, parent: Path, environment: Mapping[str, str]) -> None:
         self._parent = parent
         self._environment = clean_environment(environment)
-        self._on_output = on_output or _ignore_output
+        self._outputs = OutputBuffer(limit_bytes=1 << 20, attempt_limit_bytes=1 << 20)
         self._tell: Callable[[ProcessEvent], None] = _ignore
         self._directories: WorkDirectories | None = None
         self._link: LauncherLink | None = None
@@ -51,6 +52,15 @@ class LocalProcesses:
         """Have all events told."""
         self._tell = tell
 
+    def capture(self, outputs: OutputBuffer) -> None:
+        """Have what processes write put into a buffer."""
+        self._outputs = outputs
+
+    def drain_output(self) -> bool:
+        """Read what is in the pipes of all processes."""
+        drained = [each.drain() for each in self._processes.values()]
+        return all(drained)
+
     def start(self, attempt: Attempt) -> None:
         """Have the launcher start an attempt's process."""
         try:
@@ -62,7 +72,7 @@ class LocalProcesses:
         try:
             root = directories.next()
             invocation = invocation_of(attempt, self._environment, root)
-            process = _Process(attempt, invocation, root, self._tell, self._on_output)
+            process = _Process(attempt, invocation, root, self._tell, self._outputs)
         except NotInvocable as error:
             directories.give_back(root)
             self._fail_soon(attempt, error.failure)
@@ -172,7 +182,7 @@ class _Process:
         invocation: Invocation,
         root: str,
         tell: Callable[[ProcessEvent], None],
-        on_output: OnOutput,
+        outputs: OutputBuffer,
     ) -> None:
         self.attempt = attempt
         self.root = root
@@ -180,7 +190,10 @@ class _Process:
         self.stopped = False
         self.stderr = bytearray()
         self._invocation = invocation
-        self._on_output = on_output
+        self._outputs = outputs
+        self._output = outputs.open(attempt)
+        self._paused = False
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._pipes: dict[int, int] = {}
@@ -241,15 +254,41 @@ class _Process:
 
     def _run_on(self) -> None:
         """Tell that it runs, and read what it writes from now on. What is quickly done is read once, at its end."""
+        if not self._paused:
+            self._watch()
+        self._tell(ProcessRunning(attempt=self.attempt))
+
+    def _watch(self) -> None:
         for fd in self._pipes:
             self._watched.add(fd)
-            self._loop.add_reader(fd, self._read, fd)
-        self._tell(ProcessRunning(attempt=self.attempt))
+            self._loop.add_reader(fd, self._on_readable, fd)
 
     def _unwatch(self, fd: int) -> None:
         if fd in self._watched:
             self._watched.discard(fd)
             self._loop.remove_reader(fd)
+
+    def drain(self) -> bool:
+        """Read what the pipes hold now; False if there is no room for it."""
+        for fd in self._pipes:
+            if waiting_bytes(fd):
+                self._on_readable(fd)
+        return not self._paused
+
+    def _on_readable(self, fd: int) -> None:
+        """Read a piece if there is room; otherwise the process waits until there is."""
+        if not self._output.full:
+            self._read(fd)
+        elif not self._paused:
+            self._paused = True
+            for each in self._pipes:
+                self._unwatch(each)
+            self._outputs.when_room(self._resume)
+
+    def _resume(self) -> None:
+        self._paused = False
+        if not self._closed:
+            self._watch()
 
     def _read(self, fd: int) -> bool:
         """Read a piece; False if there is none."""
@@ -268,18 +307,23 @@ class _Process:
         if stream == 2:
             self.stderr += data
             del self.stderr[: -ends.STDERR_KEPT_BYTES]
-        self._on_output(self.attempt, stream, data)
+        self._output.write(Stream(stream), data, now_ms())
 
     def close(self) -> None:
-        """Read what it still had written, and let go of its pipes and timers."""
+        """Read what it still had written, room or not, and let go of its pipes and timers."""
+        self._closed = True
         for timer in self._timers:
             timer.cancel()
+        lost = self._outputs.held >= HELD_AT_MOST * self._outputs.limit_bytes and any(map(waiting_bytes, self._pipes))
         for fd in self._pipes:
-            for _ in range(FINAL_READS):
+            for _ in range(0 if lost else FINAL_READS):
                 if not self._read(fd):
                     break
             self._unwatch(fd)
             os.close(fd)
+        if lost:
+            self._output.notice("the end of it is not kept: too much waits to be delivered", now_ms())
+        self._output.end(now_ms())
 
     def result(self, end: ends.ProcessExit) -> tuple[Outcome, list[LeftFile]]:
         """What its end means, and the files that it leaves."""
@@ -302,7 +346,3 @@ class _Process:
 
 def _ignore(_event: ProcessEvent) -> None:
     """Before anyone listens, and after the end."""
-
-
-def _ignore_output(_attempt: Attempt, _stream: int, _data: bytes) -> None:
-    """While nobody keeps logs."""

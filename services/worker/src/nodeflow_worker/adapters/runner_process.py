@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from nodeflow_shared.logs import get_log
+from nodeflow_worker.adapters.runner_output import RunnerOutput
 from nodeflow_worker.domain.events import (
     RunnerDied,
     RunnerEvent,
@@ -31,6 +32,7 @@ from nodeflow_worker.domain.events import (
     TaskSkipped,
     TasksTakenBack,
 )
+from nodeflow_worker.domain.output import OutputBuffer
 from nodeflow_worker.domain.values import OCTETS, Attempt, Ending, Failure, FailureKind, Outcome, Stored
 from nodeflow_worker.runner import frames
 
@@ -68,12 +70,24 @@ class RunnerProcesses:
         self._paths = list(paths)
         self._environment = clean_environment(environment)
         self._tell: Callable[[RunnerEvent], None] = _ignore
+        self._outputs = OutputBuffer(limit_bytes=1 << 20, attempt_limit_bytes=1 << 20)
+        self._pipes: set[RunnerOutput] = set()
         self._processes: dict[int, _Process] = {}
         self._delayed: dict[int, asyncio.TimerHandle] = {}
 
     def listen(self, tell: Callable[[RunnerEvent], None]) -> None:
         """Have all events told."""
         self._tell = tell
+
+    def capture(self, outputs: OutputBuffer) -> None:
+        """Have what tasks write put into a buffer."""
+        self._outputs = outputs
+
+    def drain_output(self) -> bool:
+        """Read what is in all pipes, also in those of processes that are gone."""
+        self._pipes = {each for each in self._pipes if not each.closed}
+        drained = [each.drain() for each in self._pipes]
+        return all(drained)
 
     def spawn(self, runner: int, delay_s: float) -> None:
         """Start a process, now or later."""
@@ -120,14 +134,18 @@ class RunnerProcesses:
             process.kill()
         for process in processes:
             await process.gone.wait()
+        for pipes in self._pipes:
+            pipes.close()
 
     def _spawn(self, runner: int) -> None:
         del self._delayed[runner]
         try:
-            self._processes[runner] = _Process(runner, self._environment, self._on_event)
+            process = self._processes[runner] = _Process(runner, self._environment, self._outputs, self._on_event)
         except OSError as error:
             _log.warning("runner_not_started", runner=runner, error=str(error))
             self._tell(RunnerDied(runner=runner, last_started=0, cause=str(error)))
+        else:
+            self._pipes = {each for each in self._pipes if not each.closed} | {process.output}
 
     def _on_event(self, event: RunnerEvent) -> None:
         if isinstance(event, RunnerDied):
@@ -138,15 +156,22 @@ class RunnerProcesses:
 class _Process:
     """One process: its pipes, its page, and the timers of what it executes."""
 
-    def __init__(self, number: int, environment: Mapping[str, str], tell: Callable[[RunnerEvent], None]) -> None:
+    def __init__(
+        self,
+        number: int,
+        environment: Mapping[str, str],
+        outputs: OutputBuffer,
+        tell: Callable[[RunnerEvent], None],
+    ) -> None:
         self._number = number
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._functions: dict[str, int] = {}
         self._names: list[str] = []
         self._fed = 0
-        self._done = 0
-        self._timeouts: deque[float | None] = deque()  # of the tasks from `_done + 1` on
+        self.done = 0
+        self._attempts: deque[Attempt] = deque()  # the tasks from `done + 1` on
+        self._last: Attempt | None = None  # the task `done`
         self._skips: set[int] = set()
         self._told_running = 0
         self._told_overdue = 0
@@ -160,26 +185,42 @@ class _Process:
         self._broken = ""
         self._at_end = False
         self.gone = asyncio.Event()
+        self.output = RunnerOutput(outputs, self)
         self._start(environment)
+
+    @property
+    def begun(self) -> int:
+        """The task that was begun last."""
+        return self._page.begun()[0]
+
+    def attempt(self, number: int) -> Attempt | None:
+        """Return a task that has not ended, or the one that ended last."""
+        if number == self.done:
+            return self._last
+        place = number - self.done - 1
+        return self._attempts[place] if 0 <= place < len(self._attempts) else None
 
     def _start(self, environment: Mapping[str, str]) -> None:
         page_fd = _shared_page()
         child_tasks, self._tasks_fd = os.pipe()
         self._results_fd, child_results = os.pipe()
         passed = (child_tasks, child_results, page_fd)
+        out, err, *unread = self.output.child_fds
         try:
             self._page = frames.Page(memoryview(mmap.mmap(page_fd, frames.Page.SIZE)))
             self._popen = subprocess.Popen(
-                [sys.executable, "-P", "-m", "nodeflow_worker.runner", *map(str, passed), str(os.getpid())],
+                [sys.executable, "-P", "-m", "nodeflow_worker.runner", *map(str, (*passed, *unread, os.getpid()))],
                 stdin=subprocess.DEVNULL,
-                stdout=2,
+                stdout=out,
+                stderr=err,
                 env=environment,
-                pass_fds=passed,
+                pass_fds=(*passed, *unread),
                 start_new_session=True,
             )
         except OSError:
             os.close(self._tasks_fd)
             os.close(self._results_fd)
+            self.output.abandon()
             raise
         finally:
             for fd in passed:
@@ -187,6 +228,7 @@ class _Process:
         os.set_blocking(self._tasks_fd, False)
         os.set_blocking(self._results_fd, False)
         self._loop.add_reader(self._results_fd, self._read)
+        self.output.start()
         self._pid_fd = -1
         if sys.platform == "linux":
             self._pid_fd = os.pidfd_open(self._popen.pid)
@@ -209,7 +251,7 @@ class _Process:
                 if attempt.extras
                 else frames.Task(index, attempt.arguments)
             )
-            self._timeouts.append(spec.timeout_s)
+            self._attempts.append(attempt)
             timed = timed or spec.timeout_s is not None
         self._names += new
         first = self._fed == 0
@@ -274,12 +316,12 @@ class _Process:
                 self._ready = True
                 self._tell(RunnerReady(runner=self._number))
             return
-        if message.first != self._done + 1 or count > len(self._timeouts):
+        if message.first != self.done + 1 or count > len(self._attempts):
             raise ValueError("results of tasks that it was not given, or had ended")
         for _ in range(count):
-            self._timeouts.popleft()
-        self._done += count
-        for number in [each for each in self._skips if each <= self._done]:
+            self._last = self._attempts.popleft()
+        self.done += count
+        for number in [each for each in self._skips if each <= self.done]:
             self._skips.discard(number)
             self._page.unskip(number)
         outcomes = [each if type(each) is bytes else _outcome(each) for each in message.results]
@@ -288,6 +330,7 @@ class _Process:
             for function, calls, seconds in message.spent
             if 0 <= function < len(self._names) and calls > 0 and seconds >= 0
         ]
+        self.output.drain()
         self._tell(RunnerResults(runner=self._number, outcomes=outcomes, spent=spent))
 
     # What runs for long.
@@ -304,14 +347,14 @@ class _Process:
     def _look(self) -> None:
         """See what it executes, tell if that has run for some time or too long, look again when that may change."""
         self._check = None
-        if self._done == self._fed:
+        if self.done == self._fed:
             return
         number, began_at = self._page.begun()
-        if number <= self._done or number > self._fed:  # it starts, or is about to tell
+        if number <= self.done or number > self._fed:  # it starts, or is about to tell
             self._check_in(RUNNING_AFTER_S)
             return
         ran_s = max(monotonic() - began_at, 0.0)
-        timeout_s = self._timeouts[number - self._done - 1]
+        timeout_s = self._attempts[number - self.done - 1].spec.timeout_s
         if ran_s < RUNNING_AFTER_S:
             self._check_in(RUNNING_AFTER_S - ran_s)
             return
@@ -328,7 +371,7 @@ class _Process:
     # Ends.
 
     def stop_task(self, number: int, grace_s: float) -> None:
-        if number <= self._done:
+        if number <= self.done:
             return
         self._skip(number)
         if self._page.begun()[0] < number:
@@ -338,7 +381,7 @@ class _Process:
 
     def take_back(self, numbers: Sequence[int]) -> None:
         for number in numbers:
-            if number > self._done:
+            if number > self.done:
                 self._skip(number)
         self._loop.call_soon(self._told_taken_back, numbers)
 
@@ -351,7 +394,7 @@ class _Process:
         self._skips.add(number)
 
     def _told_skipped(self, number: int, grace_s: float) -> None:
-        if self.gone.is_set() or number <= self._done:
+        if self.gone.is_set() or number <= self.done:
             return
         if self._page.begun()[0] < number:
             self._tell(TaskSkipped(runner=self._number, sequence=number))
@@ -361,7 +404,7 @@ class _Process:
     def _told_taken_back(self, numbers: Sequence[int]) -> None:
         if self.gone.is_set():
             return
-        begun = max(self._page.begun()[0], self._done)
+        begun = max(self._page.begun()[0], self.done)
         unbegun = [each for each in numbers if each > begun]
         if unbegun:
             self._tell(TasksTakenBack(runner=self._number, sequences=unbegun))
@@ -376,7 +419,7 @@ class _Process:
         self._grace = self._loop.call_later(grace_s, self._kill_if_still, number)
 
     def _kill_if_still(self, number: int) -> None:
-        if self._done < number and self._page.begun()[0] == number:
+        if self.done < number and self._page.begun()[0] == number:
             self.kill()
 
     def retire(self) -> None:
@@ -406,6 +449,7 @@ class _Process:
         while not self._at_end and self._read_once():
             pass
         last_started = min(self._page.begun()[0], self._fed)
+        self.output.finish()
         self._close()
         cause = self._broken or _exit_in_words(self._popen.returncode)
         self._tell(RunnerDied(runner=self._number, last_started=last_started, cause=cause, killed=self._killed))

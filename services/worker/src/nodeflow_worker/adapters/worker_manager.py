@@ -1,4 +1,4 @@
-"""The worker-manager over gRPC: the Connect stream and the transfer of artifacts.
+"""The worker-manager over gRPC: the Connect stream, the stream of output, and the transfer of artifacts.
 
 Owns streams, chunks and the mapping of errors. Must not know what the messages lead to.
 """
@@ -17,15 +17,16 @@ from nodeflow.worker_manager.v1 import worker_manager_service_pb2_grpc as wm_grp
 from nodeflow_shared.retry import as_lost_connection
 from nodeflow_shared.status import from_rpc_error
 from nodeflow_worker.domain.values import Stored
-from nodeflow_worker.ports import Incoming, Outgoing
+from nodeflow_worker.ports import Incoming, LogIncoming, LogOutgoing, Outgoing
 from nodeflow_worker.wire import WireReader, WireWriter
+from nodeflow_worker.wire_logs import log_hello, log_request, read_log_response
 
 CHUNK_BYTES: Final = 1024 * 1024
 TRANSFER_TIMEOUT_S: Final = 120.0
 
 
 class WorkerManager:
-    """The ports `Manager` and `Artifacts`, on one channel."""
+    """The ports `Manager`, `LogSink` and `Artifacts`, on one channel."""
 
     def __init__(self, channel: grpc.aio.Channel, writer: WireWriter) -> None:
         self._stub = wm_grpc.WorkerManagerServiceStub(channel)
@@ -48,6 +49,19 @@ class WorkerManager:
     async def _requests(self, outgoing: AsyncIterator[Outgoing]) -> AsyncIterator[wm.ConnectRequest]:
         async for message in outgoing:
             yield self._writer.write(message)
+
+    async def write_logs(self, session_id: str, outgoing: AsyncIterator[LogOutgoing]) -> AsyncGenerator[LogIncoming]:
+        """Open the stream of output; see the port for its errors."""
+        call = self._stub.WriteLogs(_log_requests(session_id, outgoing))
+        try:
+            async for response in call:
+                incoming = read_log_response(response)
+                if incoming is not None:
+                    yield incoming
+        except grpc.aio.AioRpcError as error:
+            raise as_lost_connection(error) or from_rpc_error(error) from error
+        finally:
+            call.cancel()
 
     async def download(self, tenant: str, digest: str) -> bytes:
         """Return the bytes of an artifact."""
@@ -78,6 +92,12 @@ class WorkerManager:
             raise as_lost_connection(error) or from_rpc_error(error) from error
         reference = response.artifact
         return Stored(content_type=content_type, digest=reference.digest, size_bytes=reference.size_bytes)
+
+
+async def _log_requests(session_id: str, outgoing: AsyncIterator[LogOutgoing]) -> AsyncIterator[wm.WriteLogsRequest]:
+    yield log_hello(session_id)
+    async for message in outgoing:
+        yield log_request(message)
 
 
 async def _requests(header: wm.UploadHeader, source: BinaryIO) -> AsyncIterator[wm.UploadArtifactRequest]:

@@ -30,6 +30,7 @@ from nodeflow_worker.runner.frames import (
     encode,
 )
 from nodeflow_worker.runner.functions import CHECK_INTERVAL_S, Functions
+from nodeflow_worker.runner.streams import Streams
 from nodeflow_worker.runner.values import read_arguments, write_result
 
 FLUSH_S: Final = 0.001
@@ -46,10 +47,11 @@ class Stopped(BaseException):
 class Executor:
     """One runner's state: its functions, its results that were not told yet, its place in the count of tasks."""
 
-    def __init__(self, tasks_fd: int, results_fd: int, page: Page) -> None:
+    def __init__(self, tasks_fd: int, results_fd: int, page: Page, streams: Streams) -> None:
         self._tasks_fd = tasks_fd
         self._results_fd = results_fd
         self._page = page
+        self._streams = streams
         self._functions = Functions()
         self._names: list[str] = []
         self._found: list[Callable[..., Any] | None] = []
@@ -99,6 +101,7 @@ class Executor:
     def _execute_all(self, tasks: list[Task], now: float) -> None:
         page, results, spent = self._page, self._results, self._spent
         pack_begun, memory = page.pack_begun, page.memory
+        out, err, unread = self._streams.out, self._streams.err, self._streams.unread
         row, function, began = 0, -1, now
         for task in tasks:
             if task.function != function or (results and now - self._last_flush > FLUSH_S):
@@ -107,6 +110,8 @@ class Executor:
                 row, function, began = 0, task.function, now
                 if results and now - self._last_flush > FLUSH_S:
                     self._flush()
+            if unread(0):
+                self._streams.wait_until_read()
             self._number = number = self._number + 1
             # First the mark, then the look: the agent does it the other way round, so that one of both sees the other.
             pack_begun(memory, 0, number, now)
@@ -114,6 +119,8 @@ class Executor:
                 results.append(Ended(started=False))
             else:
                 results.append(self._call(task))
+                if out.touched or err.touched:
+                    self._streams.flush()
                 row += 1
             now = monotonic()
         if row:
@@ -183,7 +190,8 @@ class Executor:
         raise Stopped
 
     def _stop(self) -> Result:
-        """End after a stopped task: whatever it left half-done goes with the process."""
+        """End after a stopped task: whatever it left half-done goes with the process, but for what it has said."""
+        self._streams.flush()
         self._results.append(Ended(started=True))
         self._flush()
         os._exit(0)
