@@ -76,6 +76,18 @@ async def test_logs_are_there_right_after_the_run(suite: Suite) -> None:
     assert (await suite.cli("logs", execution_id, "--tail", "1")).out.count("\n") == 1
 
 
+async def test_processes_speak_too(suite: Suite) -> None:
+    nodes = "  sh: {process: {script: 'echo to the output; echo to the error >&2; head -c 70000 /dev/zero'}}\n"
+    execution_id = await run(suite, write(suite.directory, "process", nodes))
+    shown = await suite.cli("logs", execution_id, "-o", "json")
+    lines = [json.loads(line) for line in shown.out.splitlines()]
+    assert {(line["stream"], line["text"]) for line in lines if "\0" not in line["text"]} == {
+        ("LOG_STREAM_STDOUT", "to the output"),
+        ("LOG_STREAM_STDERR", "to the error"),
+    }
+    assert [len(line["text"]) for line in lines if "\0" in line["text"]] == [65_536, 70_000 - 65_536]
+
+
 async def test_a_follower_sees_lines_as_they_appear_and_ends_with_the_execution(suite: Suite) -> None:
     marker = suite.directory / "go on"
     nodes = f"  wait: {{function: 'talking:slow', with: {{path: '{marker}'}}}}\n"

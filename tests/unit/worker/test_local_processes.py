@@ -85,7 +85,7 @@ class TestWhatItIsGiven:
     )
     async def test_stdin(self, lab: ProcessLab, stdin: object, read: str) -> None:
         assert await lab.outcome(["cat"], stdin=stdin) == b"null"
-        assert lab.printed() == read
+        assert lab.printed().replace("\n", "") == read  # a line that is too long comes in parts
 
     async def test_without_stdin_there_is_nothing_to_read(self, lab: ProcessLab) -> None:
         assert await lab.outcome(["cat"]) == b"null"
