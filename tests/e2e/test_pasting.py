@@ -30,6 +30,7 @@ COMMANDS = (
     "ls",
     "get",
     "watch",
+    "logs",
     "why",
     "graph",
     "diff",

@@ -42,7 +42,7 @@ class StreamName(StrEnum):
 
 def add_commands(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("logs", epilog="Example: nodeflow logs @latest --follow --node 'square[3]' --grep error")(logs)
+    app.command("logs", epilog="Example: nodeflow logs @latest --follow --stream stderr --grep error")(logs)
 
 
 def logs(
