@@ -22,13 +22,16 @@ def task(number: int, output: Payload, state: TaskState.ValueType = TaskState.TA
 async def test_ls_lists_results_and_outputs_that_are_stored(cli: Cli, fakes: FakeServices) -> None:
     outputs = {"picture": {"artifact": {"digest": DIGEST, "size_bytes": 80}, "content_type": "image/png"}, "count": 1}
     fakes.scheduler.executions = [execution(outputs=Payload(data=json.dumps(outputs).encode()))]
-    fakes.scheduler.tasks = [task(0, STORED), task(1, Payload(data=b"1"))]
+    left = task(1, Payload(data=b"1"))
+    left.artifacts["plots/a.png"].CopyFrom(STORED)
+    fakes.scheduler.tasks = [task(0, STORED), left]
     listed = json.loads((await cli("artifacts", "ls", "@latest", "-o", "json")).out)["artifacts"]
     about = {"digest": DIGEST, "size_bytes": 80, "content_type": "image/png"}
-    assert listed == [{"where": "n0", **about}, {"where": "outputs.picture", **about}]
+    places = ["n0", "n1:plots/a.png", "outputs.picture"]
+    assert listed == [{"where": where, **about} for where in places]
     table = (await cli("artifacts", "ls", "@latest")).out.splitlines()
     assert table[1].split() == ["n0", "80", "B", "image/png", DIGEST]
-    assert (await cli("artifacts", "ls", "@latest", "-o", "name")).out == f"{DIGEST}\n{DIGEST}\n"
+    assert (await cli("artifacts", "ls", "@latest", "-o", "name")).out == f"{DIGEST}\n" * 3
 
 
 async def test_ls_of_none_says_where_results_are(cli: Cli, fakes: FakeServices) -> None:
@@ -47,6 +50,16 @@ async def test_get_writes_bytes_as_they_are(cli: Cli, fakes: FakeServices) -> No
     assert (done.code, done.out) == (0, ""), done.err
     assert (cli.directory / "picture.png").read_bytes() == DATA
     assert (await cli("artifacts", "get", "@latest")).out == '{"total":28}'
+
+
+async def test_get_of_a_file_that_a_process_left(cli: Cli, fakes: FakeServices) -> None:
+    fakes.scheduler.artifacts[DIGEST] = DATA
+    left = task(0, Payload(data=b"1"))
+    left.artifacts["plots/a.png"].CopyFrom(STORED)
+    fakes.scheduler.tasks, fakes.scheduler.explanations = [left], [TaskExplanation(task=left)]
+    done = await cli("artifacts", "get", "@latest/n0:plots/a.png", "-O", "a.png")
+    assert done.code == 0, done.err
+    assert (cli.directory / "a.png").read_bytes() == DATA
 
 
 async def test_bytes_that_are_not_those_of_the_digest_leave_the_file_as_it_was(cli: Cli, fakes: FakeServices) -> None:

@@ -4,8 +4,11 @@ Owns how a file becomes a WorkflowDocument. Must not know what a document may sa
 """
 
 from pathlib import Path
+from typing import Final
 
 from nodeflow.scheduler.v1.workflow_pb2 import WorkflowDocument
+
+DOCUMENT_SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 
 class UnreadableFile(Exception):

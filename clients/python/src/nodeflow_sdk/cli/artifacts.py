@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Annotated, Final
@@ -105,14 +105,9 @@ async def _list(current: Session, name: str) -> list[Found]:
         return [*found, *_of_outputs(execution)]
 
 
-def named_artifacts(task: Task) -> Mapping[str, Payload]:
-    """Return the files that a task left, by name; none from a service whose tasks have none."""
-    return getattr(task, "artifacts", {})
-
-
 def _of_task(task: Task) -> Iterator[Found]:
     label = task_label(task)
-    files = [(f"{label}:{name}", payload) for name, payload in sorted(named_artifacts(task).items())]
+    files = [(f"{label}:{name}", payload) for name, payload in sorted(task.artifacts.items())]
     for where, payload in ((label, task.output), *files):
         if payload.WhichOneof("value") == "artifact":
             yield _found(where, payload)
@@ -196,7 +191,7 @@ async def _payload(client: Client, source: str) -> Payload:
 
 
 def _file_of(task: Task, file_name: str) -> Payload:
-    files = named_artifacts(task)
+    files = task.artifacts
     if file_name not in files:
         known = ", ".join(sorted(files)) or "none"
         raise usage_error(f"{task_label(task)} left no artifact {file_name!r}", f"one of those that it left: {known}")

@@ -13,6 +13,7 @@ import typer
 from nodeflow.scheduler.v1.execution_pb2 import Execution
 from nodeflow.scheduler.v1.workflow_pb2 import Workflow, WorkflowDocument
 
+from nodeflow_sdk.cli.completion import complete_documents_and_workflows
 from nodeflow_sdk.cli.drawing import drawing
 from nodeflow_sdk.cli.graph_texts import dot_text, mermaid_text
 from nodeflow_sdk.cli.picture import Picture, picture_of
@@ -21,11 +22,10 @@ from nodeflow_sdk.cli.submission import checked
 from nodeflow_sdk.cli.terminal import out, write
 from nodeflow_sdk.cli.validate import suite_to_ask
 from nodeflow_sdk.client import Client
-from nodeflow_sdk.documents import read_document
+from nodeflow_sdk.documents import DOCUMENT_SUFFIXES, read_document
 from nodeflow_shared.errors import NotFound
 
 _ID: Final = re.compile(r"@latest|[0-9a-f][0-9a-f-]{3,35}")
-_DOCUMENT_SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 
 class GraphFormat(StrEnum):
@@ -46,7 +46,9 @@ def graph(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="FILE|ID|NAME", help="A document, an execution (with its states), or a workflow's name."
+            autocompletion=complete_documents_and_workflows,
+            metavar="FILE|ID|NAME",
+            help="A document, an execution (with its states), or a workflow's name.",
         ),
     ],
     form: Annotated[
@@ -57,7 +59,7 @@ def graph(
 ) -> None:
     """Draw a workflow: nodes from top to bottom, with an edge to each node that waits for them."""
     file = Path(target)
-    is_file = file.is_file() or "/" in target or file.suffix.lower() in _DOCUMENT_SUFFIXES
+    is_file = file.is_file() or "/" in target or file.suffix.lower() in DOCUMENT_SUFFIXES
     current = session(ctx, address)
     work = _of_document(current, file, read_document(file)) if is_file else _of_suite(current, target)
     picture = execute(work)

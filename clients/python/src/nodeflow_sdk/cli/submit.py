@@ -11,14 +11,14 @@ import typer
 from nodeflow.scheduler.v1.scheduler_service_pb2 import Submission
 from nodeflow.scheduler.v1.workflow_pb2 import Workflow, WorkflowDocument
 
-from nodeflow_sdk.cli.completion import complete_workflows
+from nodeflow_sdk.cli.completion import complete_documents_and_workflows
 from nodeflow_sdk.cli.inputs import LINES_SUFFIXES, read_input_file, read_input_lines, split_pairs, typed
 from nodeflow_sdk.cli.output import Output, emit
 from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
 from nodeflow_sdk.cli.submission import InputsOption, LabelOption, RequestIdOption, checked, refusals
 from nodeflow_sdk.cli.terminal import say
 from nodeflow_sdk.client import Client
-from nodeflow_sdk.documents import read_document
+from nodeflow_sdk.documents import DOCUMENT_SUFFIXES, read_document
 from nodeflow_sdk.payloads import to_payload
 
 BATCH: Final = 1_000
@@ -53,7 +53,7 @@ def submit(
         typer.Argument(
             metavar="FILE|NAME",
             help="A workflow document, or a registered workflow by its name or sha256: revision.",
-            autocompletion=complete_workflows,
+            autocompletion=complete_documents_and_workflows,
         ),
     ],
     *,
@@ -111,7 +111,7 @@ async def _submit(current: Session, order: Order) -> None:
 def _file(target: str) -> Path | None:
     """Return the file that is meant; None for a registered workflow."""
     file = Path(target)
-    meant = file.is_file() or "/" in target or file.suffix.lower() in (".yaml", ".yml", ".json")
+    meant = file.is_file() or "/" in target or file.suffix.lower() in DOCUMENT_SUFFIXES
     return file if meant and not target.startswith("sha256:") else None
 
 
