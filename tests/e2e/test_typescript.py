@@ -33,8 +33,10 @@ import time
 from pathlib import Path
 
 def held(directory):
+    print("held")
     while not Path(directory, "released").exists():
         time.sleep(0.01)
+    print("released")
     return "done"
 """
 
@@ -110,6 +112,10 @@ async def submitted(package: Package, suite: Suite, file: str | Path, inputs: ob
         return Finished(code=process.returncode or 0, out=out.decode(), err=err.decode())
 
 
+def lines_of_only(err: str) -> list[str]:
+    return re.findall(r"^only #1 \| (.*)$", err, re.MULTILINE)
+
+
 def sequences(err: str) -> list[int]:
     return [int(each) for each in re.findall(r"^(\d+) EVENT_TYPE_", err, re.MULTILINE)]
 
@@ -146,7 +152,7 @@ async def test_a_refusal_says_what_is_wrong(package: Package, suite: Suite) -> N
     assert "INVALID_ARGUMENT: inputs.paths" in done.err
 
 
-async def test_a_watch_goes_on_where_it_was_when_the_scheduler_is_killed(
+async def test_events_and_lines_go_on_where_they_were_when_the_scheduler_is_killed(
     package: Package, own_suite: Suite, tmp_path: Path
 ) -> None:
     (tmp_path / "held_function.py").write_text(HELD_FUNCTION)
@@ -156,7 +162,7 @@ async def test_a_watch_goes_on_where_it_was_when_the_scheduler_is_killed(
         assert process.stdout is not None
         assert process.stderr is not None
         seen = ""
-        while TASK_RUNNING not in seen:
+        while TASK_RUNNING not in seen or not lines_of_only(seen):
             line = await process.stderr.readline()
             assert line, seen
             seen += line.decode()
@@ -168,6 +174,7 @@ async def test_a_watch_goes_on_where_it_was_when_the_scheduler_is_killed(
     seen += err.decode()
     assert (process.returncode, json.loads(out or "null")) == (0, {"result": "done"}), seen
     assert sequences(seen) == list(range(1, len(sequences(seen)) + 1)), seen
+    assert lines_of_only(seen) == ["held", "released"], seen
 
 
 # ------------------------------------------------------------------------ worker

@@ -1,5 +1,5 @@
 /**
- * The scheduler's API for programs: submit a workflow, watch it to its end, read what it gave.
+ * The scheduler's API for programs: submit a workflow, watch it to its end, read what it gave and what it wrote.
  *
  * Owns deadlines and the resuming of streams. Must not know how anything is shown.
  */
@@ -10,11 +10,16 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Payload__Output as Payload } from './gen/nodeflow/common/v1/Payload.js';
 import type { Execution__Output as Execution } from './gen/nodeflow/scheduler/v1/Execution.js';
 import type { SchedulerServiceClient } from './gen/nodeflow/scheduler/v1/SchedulerService.js';
+import type { TailLogsRequest } from './gen/nodeflow/scheduler/v1/TailLogsRequest.js';
+import type { TailLogsResponse__Output as Tailed } from './gen/nodeflow/scheduler/v1/TailLogsResponse.js';
 import type { WatchExecutionResponse__Output as Watched } from './gen/nodeflow/scheduler/v1/WatchExecutionResponse.js';
 import type { WorkflowReference } from './gen/nodeflow/scheduler/v1/WorkflowReference.js';
 import { isCode, schedulerStub } from './protocol.js';
 
-export type { Execution, Payload, Watched };
+export type { Execution, Payload, Tailed, Watched };
+
+/** Which lines to read; all of them if nothing is said. */
+export type LogSelection = Omit<TailLogsRequest, 'executionId' | 'cursor'>;
 
 const CALL_TIMEOUT_MS = 15_000;
 const RESUME_DELAY_MS = 200;
@@ -79,21 +84,17 @@ export class Client {
    * Begins after `cursor`, or at the first event. A lost connection is resumed after the last batch that was yielded; to go
    * on in another process, keep that batch's cursor.
    */
-  async *watch(executionId: string, cursor = ''): AsyncGenerator<Watched, void, undefined> {
-    let lastHeard = Date.now();
-    for (;;) {
-      try {
-        for await (const batch of messages(this.#stub.watchExecution({ executionId, cursor }))) {
-          yield batch;
-          cursor = batch.cursor;
-          lastHeard = Date.now();
-        }
-        return;
-      } catch (error) {
-        if (!isCode(error, status.UNAVAILABLE) || Date.now() - lastHeard > PATIENCE_MS) throw error;
-        await delay(RESUME_DELAY_MS);
-      }
-    }
+  watch(executionId: string, cursor = ''): AsyncGenerator<Watched, void, undefined> {
+    return resumed((after) => this.#stub.watchExecution({ executionId, cursor: after }), cursor);
+  }
+
+  /**
+   * Yields batches of the lines that the attempts of an execution wrote, each line once; with `follow` to the execution's end.
+   *
+   * `which` chooses among them by node, task, attempt, stream or text. Resumes as `watch` does.
+   */
+  tailLogs(executionId: string, which: LogSelection = {}, cursor = ''): AsyncGenerator<Tailed, void, undefined> {
+    return resumed((after) => this.#stub.tailLogs({ ...which, executionId, cursor: after }), cursor);
   }
 
   /** Returns the value of a payload, wherever its bytes are: what its JSON says, or the bytes of any other type. */
@@ -107,6 +108,27 @@ export class Client {
     const parts: Buffer[] = [];
     for await (const part of messages(this.#stub.downloadArtifact({ digest }))) parts.push(part.data);
     return Buffer.concat(parts);
+  }
+}
+
+/** Yields the messages of a stream that tells a cursor; a lost connection is resumed after the last that was yielded. */
+async function* resumed<R extends { cursor: string }>(
+  open: (cursor: string) => ClientReadableStream<R>,
+  cursor: string,
+): AsyncGenerator<R, void, undefined> {
+  let lastHeard = Date.now();
+  for (;;) {
+    try {
+      for await (const batch of messages(open(cursor))) {
+        yield batch;
+        cursor = batch.cursor;
+        lastHeard = Date.now();
+      }
+      return;
+    } catch (error) {
+      if (!isCode(error, status.UNAVAILABLE) || Date.now() - lastHeard > PATIENCE_MS) throw error;
+      await delay(RESUME_DELAY_MS);
+    }
   }
 }
 
