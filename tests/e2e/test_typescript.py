@@ -247,6 +247,21 @@ async def test_an_attempt_survives_the_death_of_the_worker_manager(
     assert (task.attempt_number, task.output.data) == (1, b'"awake"')
 
 
+async def test_a_worker_that_slept_through_its_lease_begins_anew(
+    bare_suite: Suite, worker: asyncio.subprocess.Process
+) -> None:
+    async with open_client(bare_suite.address()) as client, asyncio.timeout(60):
+        execution_id = await started(client, bare_suite, "nap", "seconds: 1")
+        worker.send_signal(signal.SIGSTOP)
+        async for response in client.watch(execution_id):
+            if any(event.task.attempt_number == 2 for event in response.events):
+                break
+        worker.send_signal(signal.SIGCONT)
+        assert await ended(client, execution_id) == COMPLETED
+        # What the first attempt gave came too late: only the second one counts.
+        assert (await client.task(execution_id, 0)).attempt_number == 2
+
+
 async def test_a_worker_that_is_told_to_stop_finishes_what_it_holds(
     bare_suite: Suite, worker: asyncio.subprocess.Process
 ) -> None:
