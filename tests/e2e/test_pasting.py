@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ def blocks(text: str, language: str) -> list[str]:
 def example(suite: Suite) -> None:
     shutil.copytree(EXAMPLE, suite.directory, dirs_exist_ok=True)
     write_functions(suite.directory)
+    # Something for the examples to look at, whichever of them are run.
+    subprocess.run([sys.executable, "-m", "nodeflow_sdk.cli", "run", "workflow.yaml"], cwd=suite.directory, check=True)
 
 
 # Any: the click that typer carries inside is not public.

@@ -237,7 +237,7 @@ async def test_a_wait_without_workers_is_noticed_and_ctrl_c_leaves_the_execution
 
 async def test_every_command_has_help_with_an_example(cli: Cli) -> None:
     started = ("up", "run", "submit", "wait", "validate", "init")
-    seen = ("ls", "get", "watch", "cancel", "why", "graph", "diff", "artifacts ls", "artifacts get")
+    seen = ("ls", "get", "watch", "cancel", "logs", "why", "graph", "diff", "artifacts ls", "artifacts get")
     around = ("workers", "worker", "workflows", "context set", "context use", "context ls", "context rm")
     commands = [*started, *seen, *around]
     for command in commands:
