@@ -56,7 +56,8 @@ class RunnerOutput:
         self._pipes = {out: Stream.STDOUT, err: Stream.STDERR}
         self._number = 0
         self._output: AttemptOutput | None = None
-        self._unended = False
+        self.unended = False
+        """Whether something was read of a task whose end was not told yet."""
         self._paused = False
         self._finishing = False
 
@@ -128,7 +129,7 @@ class RunnerOutput:
         if output is None:
             _log.warning("runner_output", text=data.decode("utf-8", "replace"))
         else:
-            self._unended = True
+            self.unended = True
             output.write(self._pipes[fd], data, now_ms())
         return True
 
@@ -144,12 +145,12 @@ class RunnerOutput:
 
     def _end_if_over(self) -> None:
         """A task's last line is one even without an end, once the task is over and all of it is read."""
-        if self._unended and self._number <= self._tasks.done and not any(map(waiting_bytes, self._pipes)):
+        if self.unended and self._number <= self._tasks.done and not any(map(waiting_bytes, self._pipes)):
             self._end()
 
     def _end(self) -> None:
-        if self._unended and self._output is not None:
-            self._unended = False
+        if self.unended and self._output is not None:
+            self.unended = False
             self._output.end(now_ms())
 
     def _pause(self) -> None:

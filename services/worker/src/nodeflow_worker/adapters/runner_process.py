@@ -330,7 +330,8 @@ class _Process:
             for function, calls, seconds in message.spent
             if 0 <= function < len(self._names) and calls > 0 and seconds >= 0
         ]
-        self.output.drain()
+        if self.output.unended:
+            self.output.drain()
         self._tell(RunnerResults(runner=self._number, outcomes=outcomes, spent=spent))
 
     # What runs for long.
