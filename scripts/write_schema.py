@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from nodeflow_scheduler.domain.document_model import document_schema
+from nodeflow_scheduler.domain.document_schema import document_schema
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "workflow.schema.json"
 

@@ -19,6 +19,7 @@ from typing import Final
 from tests.bench.bench_suite import CORES, BenchFailed
 
 from nodeflow_worker.adapters.local_processes import LocalProcesses
+from nodeflow_worker.adapters.working_trees import WorkingTrees
 from nodeflow_worker.domain import events
 from nodeflow_worker.domain import instructions as do
 from nodeflow_worker.domain.agent import Agent
@@ -106,12 +107,16 @@ def _bare(directory: Path, count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
+async def _no_files(tenant: str, digest: str, path: str) -> None:
+    raise BenchFailed(f"{path} was asked for: artifact {digest} of {tenant}")
+
+
 class _Executor:
     """The worker's core and its processes, without a stream: results are acknowledged as they come."""
 
     def __init__(self, directory: Path, slots: int) -> None:
         self._agent = Agent(slots=slots, max_credits=PROCESSES)
-        self._processes = LocalProcesses(directory, _ENVIRONMENT)
+        self._processes = LocalProcesses(directory, _ENVIRONMENT, WorkingTrees(_no_files))
         self._processes.listen(self._handle)
         self._slots = slots
         self._left = 0

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from nodeflow_scheduler.domain.document import compile_document
 from nodeflow_scheduler.domain.document_faults import FAULTS_LIMIT, DocumentFaults, Fault
-from nodeflow_scheduler.domain.document_model import document_schema
+from nodeflow_scheduler.domain.document_schema import document_schema
 from nodeflow_scheduler.domain.expressions import Cel, Reference
 from nodeflow_scheduler.domain.workflow import (
     Backoff,

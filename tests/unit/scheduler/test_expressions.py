@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -25,7 +25,7 @@ from nodeflow_scheduler.domain.expressions import (
 )
 from nodeflow_scheduler.domain.json_text import JsonValue
 from nodeflow_scheduler.domain.templates import Names, compile_condition, compile_value
-from nodeflow_scheduler.domain.values import MANIFEST, Stored, Value
+from nodeflow_scheduler.domain.values import MANIFEST, Artifacts, Stored, Value
 
 NODES = {"a": 0, "b": 1, "a-b": 2}
 INPUTS = ("x", "y", "file-name")
@@ -50,6 +50,8 @@ class FixedScope:
     given_item: Value = b"null"
     given_index: int = 0
     read: list[str] = field(default_factory=list)
+    states: Mapping[int, Value] = field(default_factory=dict)
+    files: Mapping[int, Sequence[Artifacts]] = field(default_factory=dict)
 
     def input(self, name: str) -> Value:
         self.read.append(f"inputs.{name}")
@@ -62,6 +64,12 @@ class FixedScope:
     def output(self, node: int) -> Value:
         self.read.append(f"nodes[{node}]")
         return self.outputs[node]
+
+    def state_of(self, node: int) -> Value:
+        return self.states[node]
+
+    def files_of(self, node: int) -> Sequence[Artifacts]:
+        return self.files[node]
 
     def item(self) -> Value:
         return self.given_item

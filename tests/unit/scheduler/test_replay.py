@@ -6,6 +6,7 @@ time; the log is kept as bytes. At every moment the log, and a snapshot with the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -78,7 +79,12 @@ def workflows(draw: st.DrawFn) -> Workflow:
         fields["timeout"] = "20s"
     if draw(st.booleans()):
         fields["outputs"] = {"last": f"${{nodes.n{count - 1}.output}}"}
-    return workflow(nodes, **fields)
+    compiled = workflow(nodes, **fields)
+    may_fail = draw(st.sets(st.sampled_from(range(count)), max_size=2))
+    return replace(
+        compiled,
+        nodes=tuple(replace(node, allow_failure=number in may_fail) for number, node in enumerate(compiled.nodes)),
+    )
 
 
 class Storm:

@@ -7,12 +7,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Self
 
 import grpc.aio
 from nodeflow.common.v1.failure_pb2 import Failure, FailureKind
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState, TaskState
-from nodeflow.common.v1.payload_pb2 import Payload
+from nodeflow.common.v1.payload_pb2 import ArtifactReference, Payload
 from nodeflow.scheduler.v1 import scheduler_service_pb2 as api
 from nodeflow.scheduler.v1.event_pb2 import Event, EventType, ExecutionChange, NodeExpansion, TaskChange
 from nodeflow.scheduler.v1.execution_pb2 import Execution, Task, TaskCounts
@@ -264,6 +265,14 @@ class FakeScheduler(SchedulerServiceServicer):
         data = self.artifacts[request.digest]
         for begin in range(0, len(data), 10):
             yield api.DownloadArtifactResponse(data=data[begin : begin + 10])
+
+    async def UploadArtifact(  # noqa: N802
+        self, request_iterator: AsyncIterator[api.UploadArtifactRequest], context: Context
+    ) -> api.UploadArtifactResponse:
+        data = b"".join([each.data async for each in request_iterator])
+        digest = f"sha256:{sha256(data).hexdigest()}"
+        self.artifacts[digest] = data
+        return api.UploadArtifactResponse(artifact=ArtifactReference(digest=digest, size_bytes=len(data)))
 
     async def RegisterWorkflow(  # noqa: N802
         self, request: api.RegisterWorkflowRequest, context: Context

@@ -8,7 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from nodeflow_shared.errors import NotFound
 from nodeflow_worker.adapters.local_processes import LocalProcesses
+from nodeflow_worker.adapters.working_trees import WorkingTrees
 from nodeflow_worker.domain import events
 from nodeflow_worker.domain import instructions as do
 from nodeflow_worker.domain.agent import Agent
@@ -31,6 +33,7 @@ class ProcessLab:
         self.processes = LocalProcesses(
             directory / "state",
             os.environ if environment is None else environment,
+            WorkingTrees(self._download),
         )
         self.outputs = OutputBuffer(limit_bytes=1 << 20, attempt_limit_bytes=64 << 20)
         self.outputs.on_added = self.deliver
@@ -57,6 +60,12 @@ class ProcessLab:
             self.output += [(run.stream, line) for run in runs for line in run.text.split("\n")]
             self.outputs.acknowledge(batch.batch_id)
 
+    async def _download(self, tenant: str, digest: str, path: str) -> None:
+        assert tenant == "t"
+        if digest not in self.stored:
+            raise NotFound(f"there is no artifact {digest}")
+        await asyncio.to_thread(Path(path).write_bytes, self.stored[digest])
+
     # Any: JSON of a document.
     def attempt(
         self,
@@ -65,11 +74,12 @@ class ProcessLab:
         script: str = "",
         artifacts: tuple[str, ...] = (),
         limits: Limits | None = None,
+        filled: bool = False,
         timeout_s: float | None = None,
         **arguments: Any,
     ) -> Attempt:
         self._tasks += 1
-        process = ProcessSpec(script=script, artifacts=artifacts, limits=limits or Limits())
+        process = ProcessSpec(script=script, artifacts=artifacts, limits=limits or Limits(), filled=filled)
         spec = TaskSpec(
             tenant="t",
             workflow="w",

@@ -6,12 +6,13 @@ Owns deadlines, retries and cursors. Must not know how anything is shown, nor ho
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 import grpc.aio
 from google.protobuf.message import Message
 from nodeflow.common.v1.lifecycle_pb2 import TaskState
-from nodeflow.common.v1.payload_pb2 import Payload
+from nodeflow.common.v1.payload_pb2 import ArtifactReference, Payload
 from nodeflow.scheduler.v1 import execution_pb2, scheduler_service_pb2, workflow_pb2
 from nodeflow.scheduler.v1.explanation_pb2 import TaskExplanation
 from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
@@ -33,6 +34,8 @@ Q_contra = TypeVar("Q_contra", bound=Message, contravariant=True)
 R_co = TypeVar("R_co", bound=Message, covariant=True)
 
 CALL_TIMEOUT_S: Final = 15.0
+UPLOAD_TIMEOUT_S: Final = 600.0
+PIECE_BYTES: Final = 512 * 1024
 # How long a service that has answered before may be away, say because it is being restarted.
 PATIENCE_S: Final = 60.0
 PAGE_SIZE: Final = 1_000
@@ -129,6 +132,14 @@ class Client:
             labels=labels or {},
         )
         return (await self._connection.call(self._stub.SubmitExecution, request)).execution
+
+    async def upload_file(self, path: Path, content_type: str) -> ArtifactReference:
+        """Store a file's bytes as an artifact. Raises OSError when it cannot be read."""
+        try:
+            response = await self._stub.UploadArtifact(_pieces(path, content_type), timeout=UPLOAD_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+        return response.artifact
 
     async def submit_many(
         self,
@@ -365,6 +376,14 @@ async def _resumed(
             if not isinstance(told, Unavailable) or not connection.met:
                 raise told from error
             await outage.wait(told, connection.patience_s)
+
+
+async def _pieces(path: Path, content_type: str) -> AsyncIterator[scheduler_service_pb2.UploadArtifactRequest]:
+    header = scheduler_service_pb2.UploadHeader(content_type=content_type)
+    yield scheduler_service_pb2.UploadArtifactRequest(header=header)
+    with path.open("rb") as file:  # pieces of a file take no time
+        while data := file.read(PIECE_BYTES):
+            yield scheduler_service_pb2.UploadArtifactRequest(data=data)
 
 
 def _reference(workflow: workflow_pb2.WorkflowDocument | str) -> scheduler_service_pb2.WorkflowReference:

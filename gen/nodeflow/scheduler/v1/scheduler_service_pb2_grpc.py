@@ -108,6 +108,11 @@ class SchedulerServiceStub:
                 request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelExecutionRequest.SerializeToString,
                 response_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelExecutionResponse.FromString,
                 _registered_method=True)
+        self.UploadArtifact = channel.stream_unary(
+                '/nodeflow.scheduler.v1.SchedulerService/UploadArtifact',
+                request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.UploadArtifactRequest.SerializeToString,
+                response_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.UploadArtifactResponse.FromString,
+                _registered_method=True)
         self.DownloadArtifact = channel.unary_stream(
                 '/nodeflow.scheduler.v1.SchedulerService/DownloadArtifact',
                 request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.DownloadArtifactRequest.SerializeToString,
@@ -234,6 +239,14 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UploadArtifact(self, request_iterator, context):
+        """Stores bytes as an artifact of the caller's tenant. The first request carries the header; the rest carry data in order. Answered when they are durable.
+        Uploading bytes that are already stored succeeds. Errors: INVALID_ARGUMENT (no header first, the digest does not fit), RESOURCE_EXHAUSTED (too large).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DownloadArtifact(self, request, context):
         """Reads the bytes of an artifact of the caller's tenant, in order, to their end. Errors: NOT_FOUND.
         """
@@ -313,6 +326,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.CancelExecution,
                     request_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelExecutionRequest.FromString,
                     response_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelExecutionResponse.SerializeToString,
+            ),
+            'UploadArtifact': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadArtifact,
+                    request_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.UploadArtifactRequest.FromString,
+                    response_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.UploadArtifactResponse.SerializeToString,
             ),
             'DownloadArtifact': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadArtifact,
@@ -702,6 +720,33 @@ class SchedulerService:
             '/nodeflow.scheduler.v1.SchedulerService/CancelExecution',
             nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelExecutionRequest.SerializeToString,
             nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadArtifact(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/nodeflow.scheduler.v1.SchedulerService/UploadArtifact',
+            nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.UploadArtifactRequest.SerializeToString,
+            nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.UploadArtifactResponse.FromString,
             options,
             channel_credentials,
             insecure,

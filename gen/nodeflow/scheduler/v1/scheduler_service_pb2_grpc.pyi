@@ -69,6 +69,10 @@ class SchedulerServiceStub:
     """Cancels an execution: nothing new starts, and attempts under way are told to stop. Answered once it is durable. A repeat, and a cancellation of an execution that is
     already CANCELLED, returns it as it is. Errors: NOT_FOUND, FAILED_PRECONDITION (it is COMPLETED or FAILED).
     """
+    UploadArtifact: _aio.StreamUnaryMultiCallable[_scheduler_service_pb2.UploadArtifactRequest, _scheduler_service_pb2.UploadArtifactResponse]
+    """Stores bytes as an artifact of the caller's tenant. The first request carries the header; the rest carry data in order. Answered when they are durable.
+    Uploading bytes that are already stored succeeds. Errors: INVALID_ARGUMENT (no header first, the digest does not fit), RESOURCE_EXHAUSTED (too large).
+    """
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_scheduler_service_pb2.DownloadArtifactRequest, _scheduler_service_pb2.DownloadArtifactResponse]
     """Reads the bytes of an artifact of the caller's tenant, in order, to their end. Errors: NOT_FOUND."""
 
@@ -210,6 +214,16 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_scheduler_service_pb2.CancelExecutionResponse]:
         """Cancels an execution: nothing new starts, and attempts under way are told to stop. Answered once it is durable. A repeat, and a cancellation of an execution that is
         already CANCELLED, returns it as it is. Errors: NOT_FOUND, FAILED_PRECONDITION (it is COMPLETED or FAILED).
+        """
+
+    @_abc_1.abstractmethod
+    def UploadArtifact(
+        self,
+        request_iterator: _abc.AsyncIterator[_scheduler_service_pb2.UploadArtifactRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_scheduler_service_pb2.UploadArtifactRequest], _abc.Awaitable[_scheduler_service_pb2.UploadArtifactResponse]],
+    ) -> _abc.Awaitable[_scheduler_service_pb2.UploadArtifactResponse]:
+        """Stores bytes as an artifact of the caller's tenant. The first request carries the header; the rest carry data in order. Answered when they are durable.
+        Uploading bytes that are already stored succeeds. Errors: INVALID_ARGUMENT (no header first, the digest does not fit), RESOURCE_EXHAUSTED (too large).
         """
 
     @_abc_1.abstractmethod

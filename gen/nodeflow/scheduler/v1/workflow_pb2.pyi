@@ -61,12 +61,17 @@ class Workflow(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     INPUTS_SCHEMA_FIELD_NUMBER: _builtins.int
+    SOURCE_PATH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     revision: _builtins.str
     """The digest of what it means, `sha256:…`. The same meaning has the same revision, whatever its layout."""
     inputs_schema: _builtins.str
     """A JSON Schema of the inputs, an object schema. Left out of lists."""
+    source_path: _builtins.str
+    """Of a pipeline with `source`: the path of the directory or archive, relative to the document's directory. Whoever submits packs it into a tar archive
+    (also a compressed one), uploads that, and gives its address as the input `source`: `{"digest": "sha256:…"}`.
+    """
     @_builtins.property
     def document(self) -> Global___WorkflowDocument:
         """The document it was registered with. Left out of lists."""
@@ -88,10 +93,11 @@ class Workflow(_message.Message):
         nodes: _abc.Iterable[Global___Node] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         inputs_schema: _builtins.str = ...,
+        source_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "document", b"document"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "document", b"document", "inputs_schema", b"inputs_schema", "name", b"name", "nodes", b"nodes", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "document", b"document", "inputs_schema", b"inputs_schema", "name", b"name", "nodes", b"nodes", "revision", b"revision", "source_path", b"source_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -108,6 +114,7 @@ class Node(_message.Message):
     SUMMARY_FIELD_NUMBER: _builtins.int
     MAPPED_FIELD_NUMBER: _builtins.int
     CONDITION_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     summary: _builtins.str
@@ -116,6 +123,8 @@ class Node(_message.Message):
     """Whether it has one task for each item of a list."""
     condition: _builtins.str
     """Its condition, if it has one."""
+    stage: _builtins.str
+    """Of a pipeline's job: its stage."""
     @_builtins.property
     def dependencies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The nodes it depends on."""
@@ -128,10 +137,11 @@ class Node(_message.Message):
         summary: _builtins.str = ...,
         mapped: _builtins.bool = ...,
         condition: _builtins.str = ...,
+        stage: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "dependencies", b"dependencies", "mapped", b"mapped", "name", b"name", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "dependencies", b"dependencies", "mapped", b"mapped", "name", b"name", "stage", b"stage", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,6 +32,8 @@ class _WorkingDirectoryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Work
     """Not said: as EMPTY."""
     WORKING_DIRECTORY_EMPTY: _WorkingDirectory.ValueType  # 1
     """In a new and empty directory, which is removed afterwards."""
+    WORKING_DIRECTORY_FILLED: _WorkingDirectory.ValueType  # 2
+    """In a new directory, which is removed afterwards, with the `source` and the `files` of the arguments in it."""
 
 class WorkingDirectory(_WorkingDirectory, metaclass=_WorkingDirectoryEnumTypeWrapper):
     """Where a process runs."""
@@ -40,6 +42,8 @@ WORKING_DIRECTORY_UNSPECIFIED: WorkingDirectory.ValueType  # 0
 """Not said: as EMPTY."""
 WORKING_DIRECTORY_EMPTY: WorkingDirectory.ValueType  # 1
 """In a new and empty directory, which is removed afterwards."""
+WORKING_DIRECTORY_FILLED: WorkingDirectory.ValueType  # 2
+"""In a new directory, which is removed afterwards, with the `source` and the `files` of the arguments in it."""
 Global___WorkingDirectory: _TypeAlias = WorkingDirectory  # noqa: Y015
 
 @_typing.final
@@ -194,6 +198,9 @@ class ProcessExecutor(_message.Message):
     `command` (a list: the program and its arguments; absent for a script), `env` (an object: environment variables, beside the clean
     ones that every process gets), `stdin` (what its standard input reads; absent for nothing; it may come by reference). Strings are taken
     as they are, other values as JSON.
+
+    With WORKING_DIRECTORY_FILLED there may be two more: `source` (`{"digest": …}`: a tar archive, possibly compressed, that is unpacked into the working
+    directory first) and `files` (an object from path to `{"digest": …, "size_bytes": …}`: artifacts that are put there, over what `source` has).
 
     A process succeeds when it exits with code 0. Its output is what it wrote to the file that `NODEFLOW_OUTPUT` names: a JSON document, or lines of
     `name=value`, which make an object of strings; null if it wrote nothing.

@@ -64,7 +64,9 @@ class SchedulerService:
             workers=self._workers,
             clock=clock,
         )
-        intake = Intake(self._driver, self._ownership, catalogue, clock, random_bytes)
+        intake = Intake(
+            self._driver, self._ownership, catalogue, clock=clock, random_bytes=random_bytes, uploads=artifacts
+        )
         reading = Reading(self._driver, journal, catalogue, library)
         self._tailing = Tailing(reading, GrpcLogs(self._store_channel, self._manager_channels))
         self._servicer = SchedulerServicer(
@@ -74,6 +76,7 @@ class SchedulerService:
             library=library,
             catalogue=catalogue,
             artifacts=artifacts,
+            uploads=artifacts,
         )
         self._drained = asyncio.Event()
 

@@ -13,10 +13,10 @@ from nodeflow_scheduler.domain.callers import cancelled_already, request_id_reus
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.identity import execution_id_of_request, new_execution_id, shard_of, time_in_ms
 from nodeflow_scheduler.domain.messages import Cancel, Submit
-from nodeflow_scheduler.domain.workflow import Workflow
+from nodeflow_scheduler.domain.workflow import Workflow, source_digest
 from nodeflow_scheduler.driver import Driver
 from nodeflow_scheduler.ownership import Ownership
-from nodeflow_scheduler.ports import Catalogue, ExecutionRecord
+from nodeflow_scheduler.ports import Catalogue, ExecutionRecord, Uploads
 from nodeflow_shared.clock import Clock
 from nodeflow_shared.errors import FieldViolation, InvalidInput, NodeflowError, Unavailable
 
@@ -82,14 +82,17 @@ class Intake:
         driver: Driver,
         ownership: Ownership,
         catalogue: Catalogue,
+        *,
         clock: Clock,
         random_bytes: Callable[[int], bytes],
+        uploads: Uploads,
     ) -> None:
         self._driver = driver
         self._ownership = ownership
         self._catalogue = catalogue
         self._clock = clock
         self._random_bytes = random_bytes
+        self._uploads = uploads
 
     async def submit(self, tenant: str, workflow: Workflow, submissions: Sequence[Submission]) -> list[Execution | str]:
         """Starts executions; returns them, or the ids of those that are known and no longer in memory.
@@ -98,6 +101,7 @@ class Intake:
         """
         checked = [self._check(tenant, workflow, each) for each in submissions]
         await self._refuse_reused(submissions, checked)
+        await self._refuse_unknown_sources(tenant, workflow, [inputs for _, inputs, _ in checked])
         known = await self._known(submissions, checked)
         answers = Answers(len(submissions) - len(known))
         await self._driver.inbox.room()
@@ -165,6 +169,14 @@ class Intake:
                     f"request_id {submission.request_id!r} stands for two different submissions of this call",
                     violations=[FieldViolation("submissions", "one request_id has two bodies", "a key for each")],
                 )
+
+    async def _refuse_unknown_sources(self, tenant: str, workflow: Workflow, inputs: Sequence[bytes]) -> None:
+        """Raises InvalidInput for a pipeline's source that was not uploaded."""
+        sources = {digest for each in inputs if (digest := source_digest(workflow, each))}
+        missing = sorted(await self._uploads.missing(tenant, sources)) if sources else []
+        if missing:
+            violation = FieldViolation("inputs.source", f"artifact {missing[0]} is not stored", "upload it first")
+            raise InvalidInput("the source of the pipeline is not stored", violations=[violation])
 
     async def _known(
         self, submissions: Sequence[Submission], checked: Sequence[tuple[str, bytes, bytes]]

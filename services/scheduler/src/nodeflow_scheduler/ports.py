@@ -143,6 +143,14 @@ class Catalogue(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """What a caller says of the bytes that follow; both may be empty."""
+
+    digest: str
+    content_type: str
+
+
 class Artifacts(Protocol):
     """Bytes by digest."""
 
@@ -196,6 +204,18 @@ class Logs(Protocol):
 
     async def flush(self, timeout_s: float) -> bool:
         """Waits until all that attempts have written by now is stored; False if that was not so in time."""
+        ...
+
+
+class Uploads(Protocol):
+    """Bytes that callers store."""
+
+    async def upload(self, tenant: str, upload: Upload, data: AsyncIterator[bytes], timeout_s: float | None) -> Stored:
+        """Stores bytes as they come. Raises InvalidInput when they do not fit their digest."""
+        ...
+
+    async def missing(self, tenant: str, digests: Collection[str]) -> set[str]:
+        """Those of some artifacts that are not stored."""
         ...
 
 

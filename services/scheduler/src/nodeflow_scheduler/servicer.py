@@ -19,7 +19,7 @@ from nodeflow_scheduler.domain.values import JSON
 from nodeflow_scheduler.domain.workflow import Workflow
 from nodeflow_scheduler.intake import SUBMISSIONS_LIMIT, Intake, Submission
 from nodeflow_scheduler.library import Library
-from nodeflow_scheduler.ports import Artifacts, Catalogue
+from nodeflow_scheduler.ports import Artifacts, Catalogue, Upload, Uploads
 from nodeflow_scheduler.reading import Reading
 from nodeflow_scheduler.tailing import Tailing
 from nodeflow_scheduler.wire.cursors import execution_cursor, sequence_in, task_page, task_page_start
@@ -54,6 +54,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         library: Library,
         catalogue: Catalogue,
         artifacts: Artifacts,
+        uploads: Uploads,
     ) -> None:
         self._intake = intake
         self._reading = reading
@@ -61,6 +62,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         self._library = library
         self._catalogue = catalogue
         self._artifacts = artifacts
+        self._uploads = uploads
 
     # ---------------------------------------------------------------- workflows
 
@@ -246,12 +248,34 @@ class SchedulerServicer(SchedulerServiceServicer):
             async for response in responses:
                 yield response
 
+    async def UploadArtifact(
+        self, request_iterator: AsyncIterator[pb2.UploadArtifactRequest], context: Context
+    ) -> pb2.UploadArtifactResponse:
+        """See the proto."""
+        requests = aiter(request_iterator)
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("content") != "header":
+            raise InvalidInput("the first request of an upload must carry its header")
+        upload = Upload(digest=first.header.digest, content_type=first.header.content_type)
+        data = uploaded(requests)
+        stored = await self._uploads.upload(DEFAULT_TENANT, upload, data, context.time_remaining())
+        reference = payload_pb2.ArtifactReference(digest=stored.digest, size_bytes=stored.size_bytes)
+        return pb2.UploadArtifactResponse(artifact=reference)
+
     async def DownloadArtifact(
         self, request: pb2.DownloadArtifactRequest, context: Context
     ) -> AsyncIterator[pb2.DownloadArtifactResponse]:
         """See the proto."""
         async for data in self._artifacts.stream(DEFAULT_TENANT, request.digest):
             yield pb2.DownloadArtifactResponse(data=data)
+
+
+async def uploaded(requests: AsyncIterator[pb2.UploadArtifactRequest]) -> AsyncIterator[bytes]:
+    """The bytes of an upload, behind its header. Raises InvalidInput for anything else."""
+    async for request in requests:
+        if request.WhichOneof("content") != "data":
+            raise InvalidInput("after the header of an upload only data may follow")
+        yield request.data
 
 
 def json_in(payload: payload_pb2.Payload) -> bytes:

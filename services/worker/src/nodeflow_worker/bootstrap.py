@@ -14,6 +14,7 @@ from nodeflow_worker.adapters.local_processes import LocalProcesses
 from nodeflow_worker.adapters.runner_process import RunnerProcesses
 from nodeflow_worker.adapters.session_locks import SessionLocks
 from nodeflow_worker.adapters.worker_manager import WorkerManager
+from nodeflow_worker.adapters.working_trees import WorkingTrees
 from nodeflow_worker.config import Settings
 from nodeflow_worker.domain.agent import Agent
 from nodeflow_worker.domain.output import OutputBuffer
@@ -78,7 +79,9 @@ async def build(
     writer = WireWriter(worker_id=settings.worker_id, labels=settings.labels, version=version("nodeflow-worker"))
     manager = WorkerManager(channel, writer)
     runners = runners or RunnerProcesses(settings.path, os.environ)
-    processes = processes or LocalProcesses(settings.state_dir / settings.worker_id, os.environ)
+    processes = processes or LocalProcesses(
+        settings.state_dir / settings.worker_id, os.environ, WorkingTrees(manager.download_file)
+    )
     sessions = sessions or _session_locks(settings)
     ready = asyncio.Event()
     driver = Driver(

@@ -112,6 +112,10 @@ class Artifacts(Protocol):
         """Return the bytes of an artifact."""
         ...
 
+    async def download_file(self, tenant: str, digest: str, path: str) -> None:
+        """Write the bytes of an artifact to a file. Raises OSError when it cannot be written."""
+        ...
+
     async def upload(self, tenant: str, value: Stored) -> Stored:
         """Store the bytes of a value and return the value as a reference."""
         ...

@@ -115,6 +115,7 @@ def _process(message: attempt_pb2.ProcessExecutor) -> ProcessSpec:
     return ProcessSpec(
         script=message.script,
         artifacts=tuple(message.artifacts),
+        filled=message.working_directory == attempt_pb2.WORKING_DIRECTORY_FILLED,
         limits=Limits(
             memory_bytes=limits.memory_bytes,
             cpu_time_s=limits.cpu_timeout.ToNanoseconds() / 1e9,

@@ -45,6 +45,8 @@ IdArgument = Annotated[
 _LABEL_KEY: Final = re.compile(r"[A-Za-z0-9._/-]{1,63}")
 _STATES = [name.removeprefix("EXECUTION_STATE_") for name in ExecutionState.keys()[1:]]
 
+_OTHER_WORDS: Final = {"SUCCESS": "COMPLETED", "SUCCEEDED": "COMPLETED", "CANCELED": "CANCELLED"}
+
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands."""
@@ -106,9 +108,10 @@ def filter_terms(state: str | None, workflow: str | None, labels: dict[str, str]
     """Return one filter; raises CliError for a state that does not exist."""
     terms = []
     if state is not None:
-        if state.upper() not in _STATES:
+        wanted = _OTHER_WORDS.get(state.upper(), state.upper())
+        if wanted not in _STATES:
             raise usage_error(f"--state {state!r} is no state of an execution", f"one of {', '.join(_STATES)}")
-        terms.append(f'state = "{state.upper()}"')
+        terms.append(f'state = "{wanted}"')
     if workflow is not None:
         terms.append(f"workflow = {_quoted(workflow)}")
     terms += [f"labels.{_label_key(key)} = {_quoted(value)}" for key, value in labels.items()]

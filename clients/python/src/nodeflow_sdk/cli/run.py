@@ -30,7 +30,7 @@ from nodeflow_sdk.cli.session import (
     known_worker_manager,
     session,
 )
-from nodeflow_sdk.cli.submission import InputsOption, LabelOption, RequestIdOption, checked, refusals
+from nodeflow_sdk.cli.submission import InputsOption, LabelOption, RequestIdOption, add_source, checked, refusals
 from nodeflow_sdk.cli.terminal import err, say, write
 from nodeflow_sdk.cli.up import DataDirOption, PathOption, RestartView, SlotsOption, suite_options
 from nodeflow_sdk.cli.validate import FileArgument
@@ -134,6 +134,7 @@ async def _submit(client: Client, order: Order) -> tuple[Workflow, Execution]:
     """Submit the order; raises CliError that shows what is wrong with the document or the inputs."""
     workflow = await checked(client, order.file, order.document)
     inputs = {**order.base_inputs, **typed(order.pairs, workflow.inputs_schema)}
+    await add_source(client, workflow, order.file.resolve().parent, inputs)
     with refusals():
         execution = await client.submit(order.document, inputs, request_id=order.request_id, labels=order.labels)
     say(f"execution {execution.execution_id} of {workflow.name}")

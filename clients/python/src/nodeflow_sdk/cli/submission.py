@@ -3,18 +3,23 @@
 Owns that. Must not know what is done with the execution.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from nodeflow.scheduler.v1.workflow_pb2 import Workflow, WorkflowDocument
 
-from nodeflow_sdk.cli.errors import ExitCode, refusal
+from nodeflow_sdk.cli.errors import CliError, ExitCode, refusal
 from nodeflow_sdk.cli.faults import invalid_document
+from nodeflow_sdk.cli.terminal import say
 from nodeflow_sdk.client import Client
+from nodeflow_sdk.sources import UnusableSource, packed
 from nodeflow_shared.errors import AlreadyExists, InvalidInput
+
+SOURCE_INPUT: Final = "source"
+"""The input that says where the source of a pipeline is stored."""
 
 InputsOption = Annotated[
     list[str] | None, typer.Option("--input", metavar="K=V", help="An input; repeatable. JSON where it wants JSON.")
@@ -31,6 +36,24 @@ async def checked(client: Client, file: Path, document: WorkflowDocument) -> Wor
     if verdict.faults:
         raise invalid_document(file, document.source, verdict.faults)
     return verdict.workflow
+
+
+async def add_source(client: Client, workflow: Workflow, directory: Path, inputs: MutableMapping[str, object]) -> None:
+    """Pack and store the source of a pipeline, and add its address to the inputs, unless they have one.
+
+    Raises CliError.
+    """
+    if not workflow.source_path or SOURCE_INPUT in inputs:
+        return
+    path = directory / workflow.source_path
+    try:
+        with packed(path) as source:
+            stored = await client.upload_file(source.archive, "application/x-tar")
+    except UnusableSource as error:
+        raise CliError(str(error), ExitCode.REFUSED, hint=f"pipeline {workflow.name} has `source`") from error
+    what = f"{source.file_count:,} files" if source.file_count else path.name
+    say(f"source {stored.digest[:19]}: {what}, {stored.size_bytes:,} bytes")
+    inputs[SOURCE_INPUT] = {"digest": stored.digest, "size_bytes": stored.size_bytes}
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from nodeflow_sdk.cli.completion import complete_documents_and_workflows
 from nodeflow_sdk.cli.inputs import LINES_SUFFIXES, read_input_file, read_input_lines, split_pairs, typed
 from nodeflow_sdk.cli.output import Output, emit
 from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
-from nodeflow_sdk.cli.submission import InputsOption, LabelOption, RequestIdOption, checked, refusals
+from nodeflow_sdk.cli.submission import InputsOption, LabelOption, RequestIdOption, add_source, checked, refusals
 from nodeflow_sdk.cli.terminal import say
 from nodeflow_sdk.client import Client
 from nodeflow_sdk.documents import DOCUMENT_SUFFIXES, read_document
@@ -94,7 +94,9 @@ async def _submit(current: Session, order: Order) -> None:
     ids: list[str] = []
     async with client_of(current.attachment()) as client:
         workflow = await _workflow(client, order)
-        everywhere = typed(order.pairs, workflow.inputs_schema)
+        everywhere: dict[str, object] = dict(typed(order.pairs, workflow.inputs_schema))
+        directory = order.file.resolve().parent if order.file is not None else Path(workflow.document.directory)
+        await add_source(client, workflow, directory, everywhere)
         for begin in range(0, len(order.inputs), BATCH):
             submissions = _submissions(order, everywhere, begin)
             with refusals():

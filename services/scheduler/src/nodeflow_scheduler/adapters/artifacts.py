@@ -12,6 +12,7 @@ from nodeflow.state_manager.v1.artifact_service_pb2_grpc import ArtifactServiceS
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 
 from nodeflow_scheduler.domain.values import Stored
+from nodeflow_scheduler.ports import Upload
 from nodeflow_shared.errors import InvalidInput
 from nodeflow_shared.retry import as_lost_connection
 from nodeflow_shared.status import from_rpc_error
@@ -66,6 +67,16 @@ class GrpcArtifacts:
             raise from_rpc_error(error) from error
         return {artifact.reference.digest for artifact in response.artifacts}
 
+    async def upload(self, tenant: str, upload: Upload, data: AsyncIterator[bytes], timeout_s: float | None) -> Stored:
+        """See the port. Tried once: the bytes cannot be had again."""
+        header = artifact_pb2.UploadHeader(tenant=tenant, digest=upload.digest, content_type=upload.content_type)
+        try:
+            response = await self._stub.UploadArtifact(_passed_on(header, data), timeout=timeout_s or TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        stored = response.artifact
+        return Stored(content_type=upload.content_type, digest=stored.digest, size_bytes=stored.size_bytes)
+
     async def stream(self, tenant: str, digest: str) -> AsyncIterator[bytes]:
         """See the port."""
         request = artifact_pb2.DownloadArtifactRequest(tenant=tenant, digest=digest)
@@ -90,3 +101,11 @@ async def _requests(tenant: str, value: Stored) -> AsyncIterator[artifact_pb2.Up
     yield artifact_pb2.UploadArtifactRequest(header=header)
     for start in range(0, len(value.data), PIECE_BYTES):
         yield artifact_pb2.UploadArtifactRequest(data=value.data[start : start + PIECE_BYTES])
+
+
+async def _passed_on(
+    header: artifact_pb2.UploadHeader, data: AsyncIterator[bytes]
+) -> AsyncIterator[artifact_pb2.UploadArtifactRequest]:
+    yield artifact_pb2.UploadArtifactRequest(header=header)
+    async for piece in data:
+        yield artifact_pb2.UploadArtifactRequest(data=piece)

@@ -8,6 +8,7 @@ from nodeflow_scheduler.domain.ledger import Ledger, not_ours
 from nodeflow_scheduler.domain.lifecycle import ExecutionState
 from nodeflow_scheduler.domain.messages import Cancel, Reply, Submit, Turn
 from nodeflow_scheduler.domain.timers import DEADLINE
+from nodeflow_scheduler.domain.workflow import source_digest
 from nodeflow_shared.errors import AlreadyExists, IllegalState, NodeflowError, NotFound, Overloaded
 
 
@@ -52,6 +53,9 @@ class Callers:
                 deadline_ms,
             )
         )
+        source = source_digest(submit.workflow, submit.inputs)
+        if source:
+            draft.artifacts.append(source)
         if deadline_ms:
             ledger.timers.set(deadline_ms, submit.execution_id, DEADLINE, 0)
         return execution

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-ROOTS: Final = frozenset({"inputs", "nodes", "item", "index", "execution"})
+ROOTS: Final = frozenset({"inputs", "nodes", "jobs", "item", "index", "matrix", "execution"})
 
 _TOKEN: Final = re.compile(
     r"""

@@ -6,44 +6,38 @@ Owns what spans fields and nodes: references, dependencies, cycles, the revision
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from nodeflow_scheduler.domain import yaml_source
 from nodeflow_scheduler.domain.document_faults import FaultList, Path, meant, short
-from nodeflow_scheduler.domain.document_graph import cycles_of, graph_of
+from nodeflow_scheduler.domain.document_graph import graph_of
 from nodeflow_scheduler.domain.document_model import (
     API_VERSION,
     KIND,
-    NAME_HINT,
-    NAME_PATTERN,
     NODES_LIMIT,
     HeaderModel,
     NodeModel,
-    RetryModel,
 )
+from nodeflow_scheduler.domain.document_parts import digest_of, refuse_cycles, retry_policy, schemas_of, section
 from nodeflow_scheduler.domain.document_process import compile_process
 from nodeflow_scheduler.domain.document_shape import fitted
 from nodeflow_scheduler.domain.expressions import Arguments, Constant, Expression, Interpolation
-from nodeflow_scheduler.domain.inputs import InputsChecker, Schema, schema_problems
+from nodeflow_scheduler.domain.inputs import InputsChecker
 from nodeflow_scheduler.domain.json_text import JsonValue, kind
+from nodeflow_scheduler.domain.pipeline import PipelineCompiler
+from nodeflow_scheduler.domain.pipeline_model import PIPELINE
 from nodeflow_scheduler.domain.templates import Names, compile_condition, compile_value
 from nodeflow_scheduler.domain.workflow import (
-    Backoff,
     FunctionSpec,
     NodeSpec,
     ProcessSpec,
-    RetryPolicy,
     Workflow,
 )
 
 _SECTIONS: Final = ("inputs", "nodes", "outputs")
 _HEADER_STAND_IN: Final[Mapping[str, JsonValue]] = {"apiVersion": API_VERSION, "kind": KIND, "name": "unknown"}
-_DEFAULT_LONGEST_MS: Final = 60_000
 
 
 def compile_document(source: bytes, content_type: str, directory: str) -> Workflow:
@@ -56,6 +50,9 @@ def compile_document(source: bytes, content_type: str, directory: str) -> Workfl
         hint = "start with: apiVersion: nodeflow/v1"
         read.faults.add((), f"a workflow document must be a mapping, not {kind(read.value)}", hint)
         raise read.faults.error()
+    said = read.value.get("kind")
+    if said == PIPELINE or ("stages" in read.value and said != KIND):
+        return PipelineCompiler(document=read.value, directory=directory, faults=read.faults).compiled()
     return _Compiler(document=read.value, directory=directory, faults=read.faults).compiled()
 
 
@@ -75,14 +72,14 @@ class _Compiler:
     def compiled(self) -> Workflow:
         head = {key: value for key, value in self.document.items() if key not in _SECTIONS}
         header = fitted(HeaderModel, head, (), self.faults, stand_in=_HEADER_STAND_IN, also=_SECTIONS)
-        self.inputs, self.nodes, self.outputs = (self._section(name) for name in _SECTIONS)
+        self.inputs, self.nodes, self.outputs = (section(self.document, name, self.faults) for name in _SECTIONS)
         self._bound_nodes()
         self.indices = {name: index for index, name in enumerate(self.nodes)}
-        schemas = self._schemas()
+        schemas = schemas_of(self.inputs, self.faults)
         specs = [self._node(name, raw) for name, raw in self.nodes.items()]
         outputs = tuple((name, self._output(name, value)) for name, value in self.outputs.items())
         graph = graph_of([frozenset(spec.dependencies) for spec in specs])
-        self._refuse_cycles(specs)
+        refuse_cycles(specs, self.faults, lambda node: ("nodes", specs[node].name))
         self.faults.raise_if_any()
         return Workflow(
             name=header.name,
@@ -98,21 +95,6 @@ class _Compiler:
             timeout_ms=header.timeout,
         )
 
-    def _section(self, name: str) -> dict[str, JsonValue]:
-        value = self.document.get(name, {})
-        if not isinstance(value, dict):
-            what = {
-                "nodes": "each node",
-                "inputs": "the JSON Schema of each input",
-                "outputs": "the value of each output",
-            }
-            self.faults.add((name,), f"must be a mapping, not {kind(value)}", f"write {what[name]} under its name")
-            return {}
-        for key in value:
-            if not re.fullmatch(NAME_PATTERN, key):
-                self.faults.add((name, key), f"{short(key)!r} is not a name", NAME_HINT)
-        return value
-
     def _bound_nodes(self) -> None:
         if not self.nodes and isinstance(self.document.get("nodes", {}), dict):
             where: Path = ("nodes",)
@@ -121,16 +103,6 @@ class _Compiler:
             count = f"there are {len(self.nodes):,} nodes; at most {NODES_LIMIT:,} are allowed"
             self.faults.add(("nodes",), count, "use `map` for many tasks of one kind")
             self.faults.raise_if_any()
-
-    def _schemas(self) -> dict[str, Schema]:
-        schemas: dict[str, Schema] = {}
-        for name, schema in self.inputs.items():
-            problems = schema_problems(schema)
-            for problem in problems:
-                self.faults.add(("inputs", name, *problem.path), problem.description, problem.hint)
-            if not problems and isinstance(schema, dict):
-                schemas[name] = schema
-        return schemas
 
     def _node(self, name: str, raw: JsonValue) -> NodeSpec:
         place: Path = ("nodes", name)
@@ -152,7 +124,7 @@ class _Compiler:
             arguments=arguments,
             map=items,
             when=when,
-            retry=_retry_policy(model.retry),
+            retry=retry_policy(model.retry),
             timeout_ms=model.timeout,
         )
 
@@ -215,16 +187,6 @@ class _Compiler:
         names = Names(inputs=tuple(self.inputs), nodes=self.indices)
         return compile_value(value, names, self.faults, ("outputs", name))
 
-    def _refuse_cycles(self, specs: list[NodeSpec]) -> None:
-        for cycle in cycles_of([frozenset(spec.dependencies) for spec in specs]):
-            names = [specs[node].name for node in cycle]
-            if len(names) > 12:
-                names = [*names[:6], "…", *names[-5:]]
-            hint = "take one of these references, or an entry of `needs`, out"
-            self.faults.add(
-                ("nodes", specs[cycle[0]].name), f"these nodes wait for each other: {' → '.join(names)}", hint
-            )
-
     def _revision(self, header: HeaderModel) -> str:
         """The digest of what the document means: the order of nodes counts, that of keys and all layout do not."""
         nodes = [[name, self._meaning(self.models[name])] for name in self.nodes]
@@ -235,19 +197,9 @@ class _Compiler:
             "outputs": self.outputs,
             "directory": self.directory,
         }
-        canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
-        return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+        return digest_of(meaning)
 
     def _meaning(self, model: NodeModel) -> dict[str, object]:
         meaning = {**model.model_dump(mode="json"), "needs": sorted(set(model.needs))}
         del meaning["process" if model.process is None else "function"]
         return meaning
-
-
-def _retry_policy(model: RetryModel) -> RetryPolicy:
-    backoff = model.backoff
-    longest = backoff.max if backoff.max is not None else max(backoff.initial, _DEFAULT_LONGEST_MS)
-    return RetryPolicy(
-        attempts=model.attempts,
-        backoff=Backoff(initial_ms=backoff.initial, factor=backoff.factor, max_ms=longest, jitter=backoff.jitter),
-    )

@@ -77,6 +77,11 @@ class FaultList:
         else:
             self._found[path, description] = (hint, line)
 
+    @property
+    def found(self) -> bool:
+        """Whether anything has been noted."""
+        return bool(self._found)
+
     def raise_if_any(self) -> None:
         """Raise DocumentFaults if anything has been noted."""
         if self._found:

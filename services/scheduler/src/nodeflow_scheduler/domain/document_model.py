@@ -7,7 +7,6 @@ plain text here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
@@ -19,8 +18,8 @@ from pydantic import (
     GetJsonSchemaHandler,
     model_validator,
 )
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, WithJsonSchema
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from nodeflow_scheduler.domain.durations import PATTERN, parse_duration
 from nodeflow_scheduler.domain.sizes import PATTERN as SIZE_PATTERN
@@ -38,7 +37,8 @@ HINTED: Final = "hinted"
 """Errors of this type carry their hint in their context."""
 
 
-def _fault(description: str, hint: str) -> PydanticCustomError:
+def fault(description: str, hint: str) -> PydanticCustomError:
+    """An error of a validator, in the words of faults."""
     return PydanticCustomError(HINTED, "{description}", {"description": description, "hint": hint})
 
 
@@ -49,38 +49,38 @@ def _shown(value: object) -> str:
 
 def _duration(value: object) -> int:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        raise _fault(f"{_shown(value)} has no unit", f"write {value:g}s for seconds, or {value:g}ms")
+        raise fault(f"{_shown(value)} has no unit", f"write {value:g}s for seconds, or {value:g}ms")
     if not isinstance(value, str):
-        raise _fault("must be a duration in text", "write it like 30s, 1m30s, 500ms or 2h")
+        raise fault("must be a duration in text", "write it like 30s, 1m30s, 500ms or 2h")
     try:
         return parse_duration(value)
     except ValueError as error:
-        raise _fault(f"{_shown(value)} {error}", "write it like 30s, 1m30s, 500ms or 2h") from None
+        raise fault(f"{_shown(value)} {error}", "write it like 30s, 1m30s, 500ms or 2h") from None
 
 
 def _positive(milliseconds: int) -> int:
     if milliseconds <= 0:
-        raise _fault("must be longer than nothing", "leave it out for no limit")
+        raise fault("must be longer than nothing", "leave it out for no limit")
     return milliseconds
 
 
 def _size(value: object) -> int:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        raise _fault(f"{_shown(value)} has no unit", f"write {value:g}Mi for mebibytes, or {value:g}Gi")
+        raise fault(f"{_shown(value)} has no unit", f"write {value:g}Mi for mebibytes, or {value:g}Gi")
     if not isinstance(value, str):
-        raise _fault("must be an amount of bytes in text", "write it like 512Mi or 2Gi")
+        raise fault("must be an amount of bytes in text", "write it like 512Mi or 2Gi")
     try:
         size = parse_size(value)
     except ValueError as error:
-        raise _fault(f"{_shown(value)} {error}", "write it like 512Mi or 2Gi") from None
+        raise fault(f"{_shown(value)} {error}", "write it like 512Mi or 2Gi") from None
     if size <= 0:
-        raise _fault("must be more than nothing", "leave it out for no limit")
+        raise fault("must be more than nothing", "leave it out for no limit")
     return size
 
 
 def _name(value: str) -> str:
     if not re.fullmatch(NAME_PATTERN, value):
-        raise _fault(f"{_shown(value)} is not a name", NAME_HINT)
+        raise fault(f"{_shown(value)} is not a name", NAME_HINT)
     return value
 
 
@@ -93,7 +93,7 @@ def _function(value: str) -> str:
             if dot and re.fullmatch(FUNCTION_PATTERN, meant)
             else "such as examples.word_count:count"
         )
-        raise _fault(f"{_shown(value)} does not name a function as module:callable", hint)
+        raise fault(f"{_shown(value)} does not name a function as module:callable", hint)
     return value
 
 
@@ -136,7 +136,7 @@ class BackoffModel(DocumentModel):
     @model_validator(mode="after")
     def _max_after_initial(self) -> Self:
         if self.max is not None and self.max < self.initial:
-            raise _fault("`max` is shorter than `initial`", "make `max` at least as long as `initial`")
+            raise fault("`max` is shorter than `initial`", "make `max` at least as long as `initial`")
         return self
 
 
@@ -264,25 +264,6 @@ class WorkflowModel(HeaderModel):
         min_length=1, max_length=NODES_LIMIT, description="The nodes by name; their order numbers the tasks."
     )
     outputs: dict[Name, UserValue] = Field(default={}, description="What the execution gives, by name.")
-
-
-class _SchemaForEditors(GenerateJsonSchema):
-    """Without what editors show as noise: titles made of names, nulls for what may be left out, compiled defaults."""
-
-    def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002 -- the base class names it
-        return False
-
-    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        return self.generate_inner(schema["schema"])
-
-    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        return self.generate_inner(schema["schema"])
-
-
-def document_schema() -> Mapping[str, object]:
-    """The JSON Schema of documents, for editors."""
-    schema = WorkflowModel.model_json_schema(by_alias=True, schema_generator=_SchemaForEditors)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Node Flow workflow"}
 
 
 def fields_of(model: type[BaseModel]) -> list[str]:

@@ -6,7 +6,7 @@ Owns the rules that span its fields, and that no value of a user ever becomes a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from nodeflow_scheduler.domain.document_faults import FaultList, Path, short
@@ -19,16 +19,25 @@ from nodeflow_scheduler.domain.workflow import ProcessLimits, ProcessSpec
 OWN_PREFIX: Final = "NODEFLOW_"
 """Environment variables of this prefix are the engine's facts of the attempt."""
 
+MATRIX_PREFIX: Final = "MATRIX_"
+"""Environment variables of this prefix are a job's values of its matrix."""
+
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_OURS: Final = re.compile(r"\s*((inputs|nodes|execution|item|index)\s*[.\[]|[A-Za-z_]\w*\s*\()")
+_OURS: Final = re.compile(r"\s*((inputs|nodes|jobs|execution|item|index|matrix)\s*[.\[]|[A-Za-z_]\w*\s*\()")
 """What is an expression for certain: no shell has a variable of such a name."""
+_MATRIX: Final = re.compile(r"\s*matrix\.(\w+)\s*")
 _PER_ITEM: Final = re.compile(r"\s*(item|index)\s*")
 _COMMAND_HINT: Final = 'such as command: ["sort", "-u", "${inputs.path}"]'
 
 
-def compile_process(model: ProcessModel, names: Names, faults: FaultList, place: Path) -> tuple[ProcessSpec, Arguments]:
-    """What runs, and its arguments: `command`, `env` and `stdin`, each as far as the document has it."""
-    _check_program(model, names, faults, place)
+def compile_process(
+    model: ProcessModel, names: Names, faults: FaultList, place: Path, *, script: str = "script"
+) -> tuple[ProcessSpec, Arguments]:
+    """What runs, and its arguments: `command`, `env` and `stdin`, each as far as the document has it.
+
+    `script` is what the document calls that field.
+    """
+    _check_program(model, names, faults, place, script)
     for position, pattern in enumerate(model.artifacts):
         _check_pattern(pattern, faults, (*place, "artifacts", position))
     limits = model.limits
@@ -50,13 +59,13 @@ def _given(model: ProcessModel, names: Names, faults: FaultList, place: Path) ->
     if model.command is not None:
         yield "command", compile_value(model.command, names, faults, (*place, "command"))
     if model.env:
-        _check_environment(model.env, faults, (*place, "env"))
+        check_environment(model.env, faults, (*place, "env"))
         yield "env", compile_value(model.env, names, faults, (*place, "env"))
     if "stdin" in model.model_fields_set:
         yield "stdin", compile_value(model.stdin, names, faults, (*place, "stdin"))
 
 
-def _check_program(model: ProcessModel, names: Names, faults: FaultList, place: Path) -> None:
+def _check_program(model: ProcessModel, names: Names, faults: FaultList, place: Path, script: str) -> None:
     if (model.command is None) == (model.script is None):
         both = model.command is not None
         what = "has both `command` and `script`" if both else "has neither `command` nor `script`"
@@ -64,7 +73,7 @@ def _check_program(model: ProcessModel, names: Names, faults: FaultList, place: 
     if model.command is not None:
         _check_command(model.command, faults, (*place, "command"))
     if model.script is not None:
-        _check_script(model.script, names, faults, (*place, "script"))
+        _check_script(model.script, names, faults, (*place, script))
 
 
 def _check_command(command: list[JsonValue], faults: FaultList, place: Path) -> None:
@@ -74,7 +83,8 @@ def _check_command(command: list[JsonValue], faults: FaultList, place: Path) -> 
         _check_word(word, faults, (*place, position), "join its parts, or pass them by `stdin`")
 
 
-def _check_environment(environment: dict[str, JsonValue], faults: FaultList, place: Path) -> None:
+def check_environment(environment: Mapping[str, JsonValue], faults: FaultList, place: Path) -> None:
+    """Note what cannot be an environment variable."""
     for name, value in environment.items():
         if not _VARIABLE.fullmatch(name):
             hint = "use letters, digits and _, no digit first"
@@ -101,7 +111,10 @@ def _check_script(script: str, names: Names, faults: FaultList, place: Path) -> 
     for part in split(script):
         if not isinstance(part, Hole):
             continue
-        if _OURS.match(part.text) or (names.item and _PER_ITEM.fullmatch(part.text)):
+        if (matrix := _MATRIX.fullmatch(part.text)) is not None:
+            hint = f'write "${MATRIX_PREFIX}{matrix[1].upper()}", a variable of the environment'
+            faults.add(place, f"${{{short(part.text.strip())}}} cannot stand in a script", hint)
+        elif _OURS.match(part.text) or (names.item and _PER_ITEM.fullmatch(part.text)):
             text = short(part.text.strip())
             hint = f'pass it by env: {{VALUE: "${{{text}}}"}}, and write "$VALUE" in the script'
             faults.add(place, f"${{{text}}} cannot stand in a script", hint)

@@ -21,6 +21,7 @@ from nodeflow_scheduler.domain.document_model import (
     fields_of,
 )
 from nodeflow_scheduler.domain.json_text import JsonValue, kind
+from nodeflow_scheduler.domain.pipeline_model import SourceModel
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -29,6 +30,7 @@ _INNER: Mapping[str, type[BaseModel]] = {
     "backoff": BackoffModel,
     "process": ProcessModel,
     "limits": LimitsModel,
+    "source": SourceModel,
 }
 
 _WANTED: Mapping[str, str] = {
@@ -80,8 +82,14 @@ def _described(error: ErrorDetails, fields: Sequence[str]) -> tuple[str, str]:
         case "extra_forbidden":
             return _unknown(path, fields)
         case "missing":
-            required = {"apiVersion": "write apiVersion: nodeflow/v1", "kind": "write kind: Workflow"}
-            return "is missing", {"name": "such as name: word-count", **required}.get(str(path[-1]), "")
+            required = {
+                "apiVersion": "write apiVersion: nodeflow/v1",
+                "kind": "write kind: Workflow (or Pipeline)",
+            }
+            examples = {"name": "such as name: word-count", "run": "such as run: pytest -q", "path": "such as path: ."}
+            return "is missing", {**examples, **required}.get(str(path[-1]), "")
+        case "literal_error" if path == ("kind",):
+            return f"{_shown(error['input'])} is not known", "write Workflow or Pipeline"
         case "literal_error" | "enum":
             expected = str(context.get("expected", "")).replace("'", "")
             return f"{_shown(error['input'])} is not known", f"write {expected}"
@@ -115,6 +123,10 @@ def _example(path: Path) -> str:
         "process": 'such as process: {command: ["sort", "-u", "${inputs.path}"]}',
         "command": 'such as command: ["sort", "-u", "${inputs.path}"]; for a shell, write script: |',
         "env": "such as env: {LC_ALL: C}",
+        "uses": "such as uses: [build]",
+        "run": "such as run: pytest -q",
+        "matrix": 'such as matrix: {python: ["3.11", "3.12"]}',
+        "source": "such as source: {path: .}",
         "artifacts": 'such as artifacts: ["out/*.csv"]',
         "limits": "such as limits: {memory: 512Mi, cpu_time: 60s, open_files: 256, directory: 1Gi}",
     }

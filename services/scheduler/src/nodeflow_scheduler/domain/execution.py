@@ -11,11 +11,12 @@ expansion.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
 
+from nodeflow_scheduler.domain import json_text
 from nodeflow_scheduler.domain.events import (
     NOT_DELIVERED,
     AttemptsLost,
@@ -222,10 +223,12 @@ class Execution:
             self.retries_ms[task] = event.retry_ms
             return
         self._finish_task(task, time_ms)
-        if task < len(self.workflow.nodes):
-            self.broken.append(task)
-        else:
+        if task >= len(self.workflow.nodes):
             self._settle_item(task, success=False)
+        elif self.workflow.nodes[task].allow_failure:
+            self._satisfy_successors(task)
+        else:
+            self.broken.append(task)
 
     def _apply_lost(self, event: AttemptsLost, _time_ms: int, _token: int) -> None:
         for task in event.tasks:
@@ -328,9 +331,8 @@ class Execution:
         """Computes anew what follows from the columns: after a snapshot was restored, and after a replay."""
         workflow = self.workflow
         states = self.states
-        self.waiting = [
-            sum(states[parent] not in _SATISFIED for parent in node.dependencies) for node in workflow.nodes
-        ]
+        satisfied = [self.is_satisfied(node) for node in range(len(workflow.nodes))]
+        self.waiting = [sum(not satisfied[parent] for parent in node.dependencies) for node in workflow.nodes]
         self.open_count = sum(state not in FINAL_TASK_STATES for state in states)
         for expansion in self.expansions.values():
             ends = [states[task] for task in expansion.tasks]
@@ -365,6 +367,14 @@ class Execution:
         if self.started is None:
             raise IllegalTransition(f"execution {self.execution_id} has no first event")
         return self.started
+
+    def is_satisfied(self, node: int) -> bool:
+        """Whether what depends on a node no longer waits for it."""
+        return self.states[node] in _SATISFIED or self.has_allowed_failure(node)
+
+    def has_allowed_failure(self, node: int) -> bool:
+        """Whether a node has failed, and that changes nothing for others."""
+        return self.states[node] == TaskState.FAILED and self.workflow.nodes[node].allow_failure
 
     def is_current(self, task: int, attempt: int, token: int) -> bool:
         """Whether a report on an attempt is about the one attempt that may still have a result (promise I2)."""
@@ -422,6 +432,16 @@ class Execution:
             return self._joined_output(node)
         output = self.outputs[node]
         return NULL if output is None else output
+
+    def state_of(self, node: int) -> Value:
+        """The state of a node, such as "COMPLETED"."""
+        return json_text.encode(TaskState(self.states[node]).name)
+
+    def files_of(self, node: int) -> Sequence[Artifacts]:
+        """The files that a node leaves, those of each item of a mapped one."""
+        expansion = self.expansions.get(node)
+        tasks = expansion.tasks if expansion is not None else (node,)
+        return [self.artifacts[task] for task in tasks if task in self.artifacts]
 
     def item(self) -> Value:
         """Nodes that are not mapped have no item; the document's check says so before anything runs."""

@@ -16,8 +16,6 @@ from nodeflow_scheduler.domain.lifecycle import FINAL_TASK_STATES, TaskState
 from nodeflow_scheduler.domain.placement import Key, Placement
 from nodeflow_scheduler.domain.workflow import FailurePolicy
 
-_SATISFIED = (TaskState.COMPLETED, TaskState.SKIPPED)
-
 
 class TaskReason(IntEnum):
     """Why; the numbers are those of the API, which says what each means."""
@@ -94,9 +92,8 @@ def supply(placement: Placement) -> WorkerSupply:
 
 def _pending(execution: Execution, task: int) -> Explanation:
     """An item is queued in the very turn that makes it, so what is pending is a node."""
-    missing = tuple(
-        parent for parent in execution.workflow.nodes[task].dependencies if execution.states[parent] not in _SATISFIED
-    )
+    dependencies = execution.workflow.nodes[task].dependencies
+    missing = tuple(parent for parent in dependencies if not execution.is_satisfied(parent))
     if missing:
         return Explanation(task=task, reason=TaskReason.DEPENDENCIES, nodes=missing)
     return Explanation(task=task, reason=TaskReason.ARTIFACT)
@@ -170,7 +167,9 @@ def _failed_ancestors(execution: Execution, node: int) -> tuple[int, ...]:
 
 
 def _failed(execution: Execution, nodes: Iterable[int]) -> list[int]:
-    return [node for node in nodes if execution.states[node] == TaskState.FAILED]
+    """Those of some nodes whose failure counts."""
+    states = execution.states
+    return [node for node in nodes if states[node] == TaskState.FAILED and not execution.has_allowed_failure(node)]
 
 
 def progress_of(execution: Execution, node: int) -> tuple[int, int]:

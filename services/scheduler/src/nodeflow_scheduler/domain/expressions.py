@@ -7,7 +7,7 @@ paths into a value and interpolations decode anything, and only values up to 64 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, Protocol
@@ -17,7 +17,7 @@ import cel
 from nodeflow_scheduler.domain import json_text
 from nodeflow_scheduler.domain.cel_cost import Shape
 from nodeflow_scheduler.domain.json_text import JsonValue
-from nodeflow_scheduler.domain.values import INLINE_LIMIT_BYTES, Stored, Value
+from nodeflow_scheduler.domain.values import INLINE_LIMIT_BYTES, Artifacts, Stored, Value
 from nodeflow_shared.errors import InvalidInput
 
 ARGUMENTS_LIMIT_BYTES: Final = 1024 * 1024
@@ -52,6 +52,14 @@ class Scope(Protocol):
 
     def output(self, node: int) -> Value:
         """The output of a node; of a mapped node the list of its tasks' outputs; null of a skipped one."""
+        ...
+
+    def state_of(self, node: int) -> Value:
+        """The state of a node that has come to its end, such as "COMPLETED"."""
+        ...
+
+    def files_of(self, node: int) -> Sequence[Artifacts]:
+        """The files that a node leaves, by path; of a mapped one those of each of its tasks."""
         ...
 
     def item(self) -> Value:

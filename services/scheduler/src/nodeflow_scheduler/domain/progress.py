@@ -280,11 +280,16 @@ class Draft:
 
     def _finish(self) -> None:
         execution = self.execution
-        failed = [task for task, state in enumerate(execution.states) if state == TaskState.FAILED]
+        nodes = execution.workflow.nodes
+        failed = [
+            task
+            for task, state in enumerate(execution.states)
+            if state == TaskState.FAILED and not nodes[execution.node_of(task)].allow_failure
+        ]
         if failed and execution.workflow.on_failure is not FailurePolicy.CONTINUE:
             node = execution.node_of(failed[0])
             cause = execution.failures.get(failed[0])
-            failure = node_failed(execution.workflow.nodes[node].name, cause)
+            failure = node_failed(nodes[node].name, cause)
             self.add(ExecutionFinished(ExecutionState.FAILED, None, failure))
             return
         try:

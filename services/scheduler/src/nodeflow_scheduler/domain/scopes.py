@@ -5,11 +5,11 @@ A node sees its execution as it is; an item of a mapped node sees itself as well
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.expressions import Scope
-from nodeflow_scheduler.domain.values import Value
+from nodeflow_scheduler.domain.values import Artifacts, Value
 
 
 def scope_of(execution: Execution, task: int) -> Scope:
@@ -37,6 +37,14 @@ class ItemScope:
     def output(self, node: int) -> Value:
         """The result of a node."""
         return self._execution.output(node)
+
+    def state_of(self, node: int) -> Value:
+        """The state of a node."""
+        return self._execution.state_of(node)
+
+    def files_of(self, node: int) -> Sequence[Artifacts]:
+        """The files that a node leaves."""
+        return self._execution.files_of(node)
 
     def item(self) -> Value:
         """The item."""

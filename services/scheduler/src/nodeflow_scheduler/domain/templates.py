@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import methodcaller
-from typing import Final
+from typing import Final, Literal
 
 import cel
 
@@ -57,6 +57,8 @@ _OTHER_WORDS: Final[Mapping[str, str]] = {
     "sum": "a node's function",
 }
 
+_SUCCESS: Final = frozenset({"SUCCESS", "SUCCEEDED", "COMPLETED"})
+
 CEL_EXAMPLE = "such as size(inputs.paths) > 0"
 _SYNTAX_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?([^\n]*)")
 
@@ -72,6 +74,19 @@ class Names:
     """The node that the expression belongs to, which must not read itself."""
     item: bool = False
     """Whether there is an item: in `with` of a mapped node."""
+    root: Literal["nodes", "jobs"] = "nodes"
+    """What the document calls them. The item of a job is `matrix`."""
+
+    @property
+    def noun(self) -> str:
+        """One of them."""
+        return self.root[:-1]
+
+    @property
+    def roots(self) -> Sequence[str]:
+        """All that an expression can begin with in such a document."""
+        per_item = ("item", "index") if self.root == "nodes" else ("matrix",)
+        return ("inputs", self.root, "execution", *per_item)
 
 
 def compile_value(value: JsonValue, names: Names, faults: FaultList, path: Path) -> Expression:
@@ -231,6 +246,10 @@ class _Template:
             return _NOTHING
         line = list(tokens(text))
         found = accesses(line)
+        if any("state" in access.steps for access in found):
+            text = with_state_words(text)
+            line = list(tokens(text))
+            found = accesses(line)
         sources = [self._source(text, access) for access in found]
         if len(found) == 1 and found[0].first == 0 and found[0].after == len(line):
             return self._plain(text, found[0], sources[0])
@@ -302,30 +321,37 @@ class _Template:
 
     def _meant(self, name: str) -> str:
         if name in self.names.nodes:
-            return f"did you mean {spelled_root('nodes', name)}.output?"
+            return f"did you mean {spelled_root(self.names.root, name)}.output?"
         if name in self.names.inputs:
             return f"did you mean {spelled_root('inputs', name)}?"
         if name in {"True", "False", "None"}:
             return f"did you mean {'null' if name == 'None' else name.lower()}?"
-        return meant(name, sorted(ROOTS), "an expression reads inputs, nodes.<name>.output, item, index and execution")
+        known = ", ".join(self.names.roots).replace(self.names.root, f"{self.names.root}.<name>.output")
+        return meant(name, sorted(self.names.roots), f"an expression reads {known}")
 
     def _source(self, text: str, access: Access) -> _Source | None:
         """What an access reads; None, and a fault, if there is no such thing."""
         match access.root:
             case "inputs":
                 return self._input(access)
-            case "nodes":
+            case self.names.root:
                 return self._node(text, access)
+            case "nodes" | "jobs":
+                hint = f"write {self.names.root}.<name>.output"
+                self.faults.add(self.path, f"there is no {access.root!r} here", hint)
+                return None
             case "execution":
                 return self._execution(access)
             case _:
                 return self._per_item(access)
 
     def _per_item(self, access: Access) -> _Source | None:
-        if self.names.item:
-            getter = _item if access.root == "item" else _index
+        if self.names.item and access.root in self.names.roots:
+            getter = _index if access.root == "index" else _item
             return _Source(place=(access.root,), reference=Reference(text=access.root, getter=getter))
         hint = "only `with` and `process` of a node that has `map` are evaluated for each item"
+        if self.names.root == "jobs":
+            hint = "only `env` of a job that has `matrix` is evaluated for each combination, as matrix.<name>"
         self.faults.add(self.path, f"there is no {access.root!r} here", hint)
         return None
 
@@ -344,35 +370,39 @@ class _Template:
         return _Source(place=("inputs", name), reference=reference, used=1)
 
     def _node(self, text: str, access: Access) -> _Source | None:
+        root, noun = self.names.root, self.names.noun
         steps = access.steps
         if not steps or not isinstance(name := steps[0], str):
-            self.faults.add(self.path, f"`nodes` in {short(text)!r} needs a constant name", "write nodes.<name>.output")
+            what = f"`{root}` in {short(text)!r} needs a constant name"
+            self.faults.add(self.path, what, f"write {root}.<name>.output")
             return None
         if name == self.names.own:
-            self.faults.add(self.path, f"node {name!r} refers to itself", "refer to a node that runs before it")
+            self.faults.add(self.path, f"{noun} {name!r} refers to itself", f"refer to a {noun} that runs before it")
             return None
         index = self.names.nodes.get(name)
         if index is None:
-            self.faults.add(self.path, f"there is no node {short(name)!r}", self._meant_node(name))
+            self.faults.add(self.path, f"there is no {noun} {short(name)!r}", self._meant_node(name))
             return None
+        place = spelled_root(root, name)
+        if steps[1:2] == ("state",):
+            getter = methodcaller("state_of", index)
+            reference = Reference(text=f"{place}.state", getter=getter, nodes=frozenset({index}))
+            return _Source(place=(root, name, "state"), reference=reference, used=2)
         if steps[1:2] != ("output",):
-            place = spelled_root("nodes", name)
             dashed = self._dashed(name) if len(steps) == 1 else ""
             hint = f"write {place}.output" + (f"; {dashed}" if dashed else "")
             self.faults.add(self.path, f"{place} must be followed by .output", hint)
             return None
-        reference = Reference(
-            text=f"{spelled_root('nodes', name)}.output", getter=methodcaller("output", index), nodes=frozenset({index})
-        )
-        return _Source(place=("nodes", name, "output"), reference=reference, used=2)
+        reference = Reference(text=f"{place}.output", getter=methodcaller("output", index), nodes=frozenset({index}))
+        return _Source(place=(root, name, "output"), reference=reference, used=2)
 
     def _meant_node(self, name: str) -> str:
-        return self._dashed(name) or meant(name, self.names.nodes, "name a node of this document")
+        return self._dashed(name) or meant(name, self.names.nodes, f"name a {self.names.noun} of this document")
 
     def _dashed(self, name: str) -> str:
         """The hint for `nodes.a-b`, which CEL takes for a subtraction."""
         dashed = next((each for each in self.names.nodes if each.startswith(f"{name}-")), None)
-        return f'a name with a dash is written nodes["{dashed}"].output' if dashed else ""
+        return f'a name with a dash is written {self.names.root}["{dashed}"].output' if dashed else ""
 
     def _execution(self, access: Access) -> _Source | None:
         if not access.steps:
@@ -386,6 +416,14 @@ class _Template:
             return None
         reference = Reference(text=f"execution.{name}", getter=_fact(str(name)))
         return _Source(place=("execution", str(name)), reference=reference, used=1)
+
+
+def with_state_words(text: str) -> str:
+    """An expression that reads states, with the other words for success (SUCCESS, Completed) as what a state says."""
+    words = ((token, token.text[1:-1].upper()) for token in tokens(text) if token.kind == "string")
+    for token in reversed([token for token, word in words if word in _SUCCESS]):
+        text = f'{text[: token.start]}"COMPLETED"{text[token.end :]}'
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from nodeflow_scheduler.domain.expressions import Arguments, Expression
 from nodeflow_scheduler.domain.inputs import InputsChecker
+
+SOURCE_INPUT: Final = "source"
 
 
 class FailurePolicy(StrEnum):
@@ -69,6 +73,8 @@ class ProcessSpec:
     """What it runs, for people."""
     artifacts: tuple[str, ...] = ()
     limits: ProcessLimits = ProcessLimits()
+    filled: bool = False
+    """Its arguments have a `source` or `files`, which are put into its working directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +92,10 @@ class NodeSpec:
     """The condition; must give a bool."""
     retry: RetryPolicy = RetryPolicy()
     timeout_ms: int | None = None
+    allow_failure: bool = False
+    """Its failure neither fails the execution nor keeps what depends on it from running."""
+    stage: str = ""
+    """Of a pipeline's job: its stage, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,3 +118,13 @@ class Workflow:
     on_failure: FailurePolicy = FailurePolicy.CANCEL_DEPENDENTS
     timeout_ms: int | None = None
     """How long an execution may take from its start."""
+    source_path: str = ""
+    """Of a pipeline with a source: what submitters pack. The input SOURCE_INPUT says where it is stored."""
+
+
+def source_digest(workflow: Workflow, inputs: bytes) -> str:
+    """The digest of the packed source that checked inputs name; empty for a workflow without one."""
+    if not workflow.source_path:
+        return ""
+    digest: str = json.loads(inputs)[SOURCE_INPUT]["digest"]
+    return digest

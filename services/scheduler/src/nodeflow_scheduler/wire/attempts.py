@@ -63,7 +63,8 @@ def _fill_spec(spec: attempt_pb2.TaskSpec, execution: Execution, node: int) -> N
 def _fill_process(message: attempt_pb2.ProcessExecutor, process: ProcessSpec, directory: str) -> None:
     message.script = process.script
     message.directory = directory
-    message.working_directory = attempt_pb2.WORKING_DIRECTORY_EMPTY
+    filled = process.filled
+    message.working_directory = attempt_pb2.WORKING_DIRECTORY_FILLED if filled else attempt_pb2.WORKING_DIRECTORY_EMPTY
     message.artifacts.extend(process.artifacts)
     limits = process.limits
     message.limits.memory_bytes = limits.memory_bytes

@@ -132,6 +132,7 @@ def workflow_message(workflow: Workflow, record: store_pb2.WorkflowRecord | None
         revision=workflow.revision,
         nodes=[_node_message(workflow, node) for node in workflow.nodes],
         inputs_schema=workflow.inputs.schema(),
+        source_path=workflow.source_path,
     )
     if record is not None:
         message.create_time.CopyFrom(record.create_time)
@@ -153,6 +154,7 @@ def _node_message(workflow: Workflow, node: NodeSpec) -> workflow_pb2.Node:
         summary=_summary(node),
         mapped=node.map is not None,
         condition=node.when.text if node.when is not None else "",
+        stage=node.stage,
     )
 
 

@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from nodeflow_worker.adapters.launcher_link import LauncherLink, end_all_below, 
 from nodeflow_worker.adapters.runner_output import now_ms, waiting_bytes
 from nodeflow_worker.adapters.runner_process import clean_environment
 from nodeflow_worker.adapters.work_directories import WorkDirectories, find_files, read_output
+from nodeflow_worker.adapters.working_trees import NotFilled, WorkingTrees
+from nodeflow_worker.domain import failures
 from nodeflow_worker.domain import process_ends as ends
 from nodeflow_worker.domain.events import ProcessEnded, ProcessEvent, ProcessOverdue, ProcessRunning
 from nodeflow_worker.domain.invocation import Invocation, NotInvocable, invocation_of
@@ -36,7 +39,8 @@ _log = get_log()
 class LocalProcesses:
     """The port `Processes`. The launcher starts with the first process: workers that run none have none."""
 
-    def __init__(self, parent: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, parent: Path, environment: Mapping[str, str], trees: WorkingTrees) -> None:
+        self._trees = trees
         self._parent = parent
         self._environment = clean_environment(environment)
         self._outputs = OutputBuffer(limit_bytes=1 << 20, attempt_limit_bytes=1 << 20)
@@ -47,6 +51,7 @@ class LocalProcesses:
         self._processes: dict[int, _Process] = {}
         self._numbers: dict[Attempt, int] = {}
         self._left: dict[Attempt, str] = {}
+        self._filling: dict[Attempt, asyncio.Task[None]] = {}
 
     def listen(self, tell: Callable[[ProcessEvent], None]) -> None:
         """Have all events told."""
@@ -68,9 +73,39 @@ class LocalProcesses:
         except OSError as error:
             self._fail_soon(attempt, ends.not_started("launcher", str(error), permanent=False))
             return
-        root = ""
         try:
             root = directories.next()
+        except OSError as error:
+            self._fail_soon(attempt, ends.not_started("pipes", str(error), permanent=False))
+            return
+        if attempt.spec.process is None or not attempt.spec.process.filled:
+            self._launch(attempt, root, directories, link)
+            return
+        name = f"worker.fill.{attempt.execution_id}.{attempt.task_number}"
+        # Not of a group: whoever stops the attempt ends it, and `close` ends all.
+        filling = asyncio.get_running_loop().create_task(self._trees.fill(attempt, root), name=name)
+        self._filling[attempt] = filling
+        filling.add_done_callback(partial(self._on_filled, attempt, root, directories, link))
+
+    def _on_filled(
+        self, attempt: Attempt, root: str, directories: WorkDirectories, link: LauncherLink, filling: asyncio.Task[None]
+    ) -> None:
+        """Start what has its files now; tell if they cannot be had, or are not wanted any more."""
+        del self._filling[attempt]
+        error = None if filling.cancelled() else filling.exception()
+        if error is None and not filling.cancelled():
+            self._launch(attempt, root, directories, link)
+            return
+        directories.give_back(root)
+        outcome: Outcome = Ending.STOPPED
+        if isinstance(error, NotFilled):
+            outcome = error.failure
+        elif error is not None:
+            outcome = failures.source_unusable(f"its arguments cannot be read: {error!r}")
+        self._tell(ProcessEnded(attempt=attempt, outcome=outcome, spent_s=0.0))
+
+    def _launch(self, attempt: Attempt, root: str, directories: WorkDirectories, link: LauncherLink) -> None:
+        try:
             invocation = invocation_of(attempt, self._environment, root)
             process = _Process(attempt, invocation, root, self._tell, self._outputs)
         except NotInvocable as error:
@@ -88,6 +123,7 @@ class LocalProcesses:
 
     def stop(self, attempt: Attempt, grace_s: float) -> None:
         """Ask the process group, and kill it after the grace time."""
+        self._stop_filling(attempt)
         process = self._process(attempt)
         if process is not None:
             process.stopped = True
@@ -96,10 +132,16 @@ class LocalProcesses:
 
     def kill(self, attempt: Attempt) -> None:
         """Kill the process group."""
+        self._stop_filling(attempt)
         process = self._process(attempt)
         if process is not None:
             process.stopped = True
             self._signal(attempt, signal.SIGKILL)
+
+    def _stop_filling(self, attempt: Attempt) -> None:
+        filling = self._filling.get(attempt)
+        if filling is not None:
+            filling.cancel()
 
     def discard(self, attempt: Attempt) -> None:
         """Remove the directory that was kept for its files."""
@@ -110,6 +152,10 @@ class LocalProcesses:
     async def close(self) -> None:
         """End everything, and remove every directory."""
         self._tell = _ignore
+        filling = list(self._filling.values())
+        for each in filling:
+            each.cancel()
+        await asyncio.gather(*filling, return_exceptions=True)
         for process in self._processes.values():
             process.close()
         self._processes.clear()

@@ -56,6 +56,21 @@ def no_runner(attempt: Attempt, cause: str) -> Failure:
     )
 
 
+def not_filled(what: str, cause: str, *, retryable: bool) -> Failure:
+    """A file that belongs into the working directory could not be fetched."""
+    return Failure(
+        kind=FailureKind.TRANSIENT if retryable else FailureKind.PERMANENT,
+        reason=Reason.ARGUMENT_UNAVAILABLE,
+        message=f"{what} could not be put into the working directory: {cause}",
+        retryable=retryable,
+    )
+
+
+def source_unusable(cause: str) -> Failure:
+    """The source is no archive that can be unpacked here, or a file has no place below the working directory."""
+    return Failure(kind=FailureKind.PERMANENT, reason=Reason.SOURCE_UNUSABLE, message=cause, retryable=False)
+
+
 def not_fetched(parameter: str, cause: str, *, retryable: bool) -> Failure:
     """An argument by reference could not be read."""
     return Failure(

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     DIRECTORY_LIMIT = "DIRECTORY_LIMIT"
     OUTPUT_INVALID = "OUTPUT_INVALID"
     ARTIFACTS_MISSING = "ARTIFACTS_MISSING"
+    SOURCE_UNUSABLE = "SOURCE_UNUSABLE"
     TOO_MANY_ARTIFACTS = "TOO_MANY_ARTIFACTS"
 
 
@@ -110,6 +111,8 @@ class ProcessSpec:
     script: str = ""
     artifacts: tuple[str, ...] = ()
     limits: Limits = Limits()
+    filled: bool = False
+    """Its working directory gets the `source` and the `files` of the arguments first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Tests of plainlog, with the standard library alone."""
