@@ -49,7 +49,7 @@ async def test_the_source_is_there_with_its_modes(lab: ProcessLab, mode: str) ->
     lab.stored["s"] = archive((entry("a.txt"), b"text"), tool, mode=mode)
     script = "find . -type f | sort; cat a.txt; ./bin/tool; test ! -e ../source.tar"
     assert await lab.run(job(lab, script, source=file("s"))) == [b"null"]
-    assert lab.printed() == "./a.txt\n./bin/tool\ntextran\n"
+    assert lab.printed() == "./a.txt\n./bin/tool\ntextran"
 
 
 async def test_files_stand_where_they_were_left_over_what_the_source_has(lab: ProcessLab) -> None:
