@@ -41,6 +41,14 @@ def large(n: int) -> str:
 def wait(seconds: float) -> None:
     time.sleep(seconds)
 
+@node
+def talk(n: int) -> None:
+    print(f"this is {n}")
+
+@workflow
+def talks(numbers: list[int]) -> list[None]:
+    return talk.map(numbers)
+
 @workflow
 def doubled(numbers: list[int]) -> list[int]:
     return double.map(double.map(numbers))
@@ -145,6 +153,21 @@ breaks.run(numbers=[3])
     assert f'user_script.py", line {line}, in broken' in done.err
     assert "nodeflow_worker" not in done.err
     assert "grpc" not in done.err
+
+
+async def test_a_handle_gives_the_lines_that_tasks_write(suite: Suite) -> None:
+    body = """\
+run = talks.start(numbers=[3, 5])
+lines = list(run.logs())
+print(sorted((line.node, line.item, line.attempt, line.stream, line.text) for line in lines))
+print([str(line) for line in talks.execution(run.id).logs("talk", follow=False)] == [str(line) for line in lines])
+"""
+    done = await script(suite.directory, body)
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == [
+        "[('talk', 0, 1, 'stdout', 'this is 3'), ('talk', 1, 1, 'stdout', 'this is 5')]",
+        "True",
+    ]
 
 
 async def test_a_handle_tells_state_updates_and_result(suite: Suite) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from nodeflow_sdk.running.updates import State, Update
+from nodeflow_sdk.running.updates import LogLine, State, Update
 
 if TYPE_CHECKING:
     from nodeflow_sdk.running.background import Background
@@ -44,6 +44,15 @@ class Execution(Generic[R]):
                 yield update
         finally:
             self._background.call(updates.aclose())
+
+    def logs(self, node: str = "", *, follow: bool = True) -> Iterator[LogLine]:
+        """Yield the lines that tasks wrote, of one node or of all, as they come, to the end; or what is there now."""
+        lines = self._remote.lines(node, follow=follow)
+        try:
+            while (line := self._background.call(anext(lines, None))) is not None:
+                yield line
+        finally:
+            self._background.call(lines.aclose())
 
     def result(self, timeout: float | None = None) -> R:
         """Wait for the result; raises NodeFailed, ExecutionFailed, or TimeoutError after `timeout` seconds."""
@@ -81,6 +90,15 @@ class AsyncExecution(Generic[R]):
                 yield update
         finally:
             await self._background.acall(updates.aclose())
+
+    async def logs(self, node: str = "", *, follow: bool = True) -> AsyncIterator[LogLine]:
+        """Yield the lines that tasks wrote, of one node or of all, as they come, to the end; or what is there now."""
+        lines = self._remote.lines(node, follow=follow)
+        try:
+            while (line := await self._background.acall(anext(lines, None))) is not None:
+                yield line
+        finally:
+            await self._background.acall(lines.aclose())
 
     async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109  # the same signature as its twin's
         """Wait for the result; raises NodeFailed, ExecutionFailed, or TimeoutError after `timeout` seconds."""

@@ -9,12 +9,13 @@ from contextlib import aclosing
 
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState, TaskState
 from nodeflow.scheduler.v1.execution_pb2 import Execution
+from nodeflow.scheduler.v1.scheduler_service_pb2 import TailLogsRequest
 
 from nodeflow_sdk.client import Client
 from nodeflow_sdk.progress.symbols import FINAL_EXECUTION_STATES, execution_state
 from nodeflow_sdk.running.results import read_outputs
-from nodeflow_sdk.running.updates import State, Update
-from nodeflow_sdk.running.wire import failure_of, update_of
+from nodeflow_sdk.running.updates import LogLine, State, Update
+from nodeflow_sdk.running.wire import failure_of, line_of, update_of
 
 
 class Remote:
@@ -45,6 +46,14 @@ class Remote:
                     update = update_of(event)
                     if update is not None:
                         yield update
+
+    async def lines(self, node: str, *, follow: bool) -> AsyncGenerator[LogLine, None]:
+        """Yield what tasks wrote, of one node or of all; `follow` goes on to the execution's end."""
+        request = TailLogsRequest(execution_id=self.execution_id, node=node, follow=follow)
+        async with aclosing(self.client.logs(request)) as responses:
+            async for response in responses:
+                for line in response.lines:
+                    yield line_of(line)
 
     async def result(self, timeout_s: float | None = None) -> object:
         """Wait for the end; returns the result, raises ExecutionFailed, or TimeoutError while it still runs."""

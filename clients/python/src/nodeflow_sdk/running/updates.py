@@ -1,4 +1,4 @@
-"""What a watched execution tells: one update for each change of a task, or of the execution as a whole.
+"""What an execution tells: one update for each change of a task or of the whole, one line for each that a task wrote.
 
 Owns the form in which Python users see events. Must not know where events come from.
 """
@@ -46,3 +46,21 @@ class Update:
         place = f"{self.node}[{self.item}]" if self.item is not None else self.node or "execution"
         tried = f" (attempt {self.attempt})" if self.attempt > 1 else ""
         return f"{place} {self.state}{tried}{f': {self.message}' if self.message else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """A line that a task wrote."""
+
+    time: datetime
+    """When the worker read it."""
+    node: str
+    item: int | None = None
+    """For an item of a mapped node, its place in the list."""
+    attempt: int
+    stream: str
+    """`stdout`, `stderr`, or `notice` for what the engine says where a limit cut."""
+    text: str
+
+    def __str__(self) -> str:
+        return self.text

@@ -8,12 +8,14 @@ from datetime import UTC
 
 from nodeflow.common.v1.failure_pb2 import Failure
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState
+from nodeflow.common.v1.log_chunk_pb2 import LogStream
+from nodeflow.scheduler.v1 import log_line_pb2
 from nodeflow.scheduler.v1.event_pb2 import Event
 from nodeflow.scheduler.v1.execution_pb2 import Execution, Task
 
 from nodeflow_sdk.progress.symbols import execution_state, failure_line, task_state
 from nodeflow_sdk.running.failures import ExecutionCancelled, ExecutionFailed, FailedTask, NodeFailed
-from nodeflow_sdk.running.updates import State, Update
+from nodeflow_sdk.running.updates import LogLine, State, Update
 
 
 def update_of(event: Event) -> Update | None:
@@ -38,6 +40,18 @@ def update_of(event: Event) -> Update | None:
             )
         case _:
             return None
+
+
+def line_of(line: log_line_pb2.LogLine) -> LogLine:
+    """Return a line of a log."""
+    return LogLine(
+        time=line.read_time.ToDatetime(UTC),
+        node=line.node,
+        item=line.map_index if line.HasField("map_index") else None,
+        attempt=line.attempt_number,
+        stream=LogStream.Name(line.stream).removeprefix("LOG_STREAM_").lower(),
+        text=line.text,
+    )
 
 
 def failure_of(execution: Execution, failed: Sequence[Task]) -> ExecutionFailed:
