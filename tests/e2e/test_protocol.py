@@ -226,12 +226,15 @@ async def health_watch(address: str) -> AsyncIterator[AsyncIterator[int]]:
 
 
 async def left(process: psutil.Process, suite: Suite, service: str) -> str:
-    """Wait until a process has ended and the suite has started the next; returns the line that says how it ended."""
+    """Wait until a process has ended and the suite has told so and started the next; returns what it told."""
+    told: list[str] = []
     async with asyncio.timeout(20):
-        while suite.pid(service) == process.pid:  # noqa: ASYNC110  # the supervisor tells by a file
+        # The supervisor tells by two files, one after the other.
+        while suite.pid(service) == process.pid or not told:
             await asyncio.sleep(0.02)
-    lines = (suite.directory / "up.log").read_text().splitlines()
-    [line] = [each for each in lines if f"service_restarted service={service}" in each]
+            lines = (suite.directory / "up.log").read_text().splitlines()
+            told = [each for each in lines if f"service_restarted service={service}" in each]
+    [line] = told
     return line
 
 
