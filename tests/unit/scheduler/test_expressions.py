@@ -269,7 +269,7 @@ def test_what_would_take_long_is_refused_before_it_is_tried(text: str) -> None:
     ],
 )
 def test_what_ends_soon_is_evaluated(text: str, count: int) -> None:
-    evaluated(text, FixedScope(given_inputs={"x": list(range(count))}))
+    assert evaluated(text, FixedScope(given_inputs={"x": list(range(count))}))
 
 
 # ------------------------------------------------------------ interpolation

@@ -22,6 +22,7 @@ import msgspec
 
 from nodeflow_shared.logs import get_log
 from nodeflow_worker.adapters.runner_output import RunnerOutput
+from nodeflow_worker.adapters.runner_words import exit_in_words, extras_of, outcome_of
 from nodeflow_worker.domain.events import (
     RunnerDied,
     RunnerEvent,
@@ -33,7 +34,7 @@ from nodeflow_worker.domain.events import (
     TasksTakenBack,
 )
 from nodeflow_worker.domain.output import OutputBuffer
-from nodeflow_worker.domain.values import OCTETS, Attempt, Ending, Failure, FailureKind, Outcome, Stored
+from nodeflow_worker.domain.values import Attempt
 from nodeflow_worker.runner import frames
 
 RUNNING_AFTER_S: Final = 0.002
@@ -247,7 +248,7 @@ class _Process:
                 index = functions[spec.function] = len(functions)
                 new.append(spec.function)
             tasks.append(
-                frames.Task(index, attempt.arguments, _extras(attempt))
+                frames.Task(index, attempt.arguments, extras_of(attempt))
                 if attempt.extras
                 else frames.Task(index, attempt.arguments)
             )
@@ -324,7 +325,7 @@ class _Process:
         for number in [each for each in self._skips if each <= self.done]:
             self._skips.discard(number)
             self._page.unskip(number)
-        outcomes = [each if type(each) is bytes else _outcome(each) for each in message.results]
+        outcomes = [each if type(each) is bytes else outcome_of(each) for each in message.results]
         spent = [
             (self._names[function], calls, seconds)
             for function, calls, seconds in message.spent
@@ -452,7 +453,7 @@ class _Process:
         last_started = min(self._page.begun()[0], self._fed)
         self.output.finish()
         self._close()
-        cause = self._broken or _exit_in_words(self._popen.returncode)
+        cause = self._broken or exit_in_words(self._popen.returncode)
         self._tell(RunnerDied(runner=self._number, last_started=last_started, cause=cause, killed=self._killed))
 
     def _close_tasks(self) -> None:
@@ -486,45 +487,3 @@ def _shared_page() -> int:
             fd = os.dup(file.fileno())
     os.ftruncate(fd, frames.Page.SIZE)
     return fd
-
-
-def _extras(attempt: Attempt) -> list[frames.Extra]:
-    return [
-        frames.Extra(each.parameter, each.content_type, each.data, [frames.Part(*part) for part in each.parts])
-        for each in attempt.extras
-    ]
-
-
-def _outcome(result: frames.Result) -> Outcome:
-    match result:
-        case bytes():
-            return result
-        case frames.Octets():
-            return Stored(content_type=OCTETS, data=result.data)
-        case frames.Ended():
-            return Ending.STOPPED if result.started else Ending.SKIPPED
-        case frames.Failed():
-            return _failure(result)
-
-
-def _failure(failed: frames.Failed) -> Failure:
-    return Failure(
-        kind=FailureKind(failed.kind),
-        reason=failed.reason,
-        message=failed.message,
-        retryable=failed.retryable,
-        error_type=failed.error_type,
-        traceback=failed.traceback,
-        cause=_failure(failed.cause) if failed.cause is not None else None,
-    )
-
-
-def _exit_in_words(code: int) -> str:
-    if code == frames.STALE_EXIT:
-        return "its code had changed on disk"
-    if code >= 0:
-        return f"it exited with code {code}"
-    try:
-        return f"it was ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"it was ended by signal {-code}"
