@@ -5,7 +5,9 @@ Owns the format and the routing of libraries' own log records. Must not know any
 
 import logging
 import sys
-from typing import Literal, cast
+from contextlib import suppress
+from io import TextIOBase
+from typing import Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
@@ -39,9 +41,26 @@ def configure_logs(service: str, level: str, fmt: LogFormat) -> None:
     structlog.configure(
         processors=[*enrich, *render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
     )
     _route_libraries(enrich, render)
+
+
+class _Stderr(TextIOBase):
+    """Standard error, as far as anybody reads it.
+
+    A supervisor that dies takes the other end of the pipe along, and a line about just that must not become an error in
+    the middle of what has to be done then.
+    """
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            return sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def _renderers(fmt: LogFormat) -> list[Processor]:
@@ -55,7 +74,7 @@ def _renderers(fmt: LogFormat) -> list[Processor]:
 
 
 def _route_libraries(enrich: list[Processor], render: list[Processor]) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Stderr())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*enrich, structlog.stdlib.add_logger_name],

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -49,3 +52,23 @@ def test_console_lines_are_plain_where_there_is_no_terminal(capsys: pytest.Captu
     [line] = capsys.readouterr().err.splitlines()
     assert "\x1b" not in line
     assert line.split(maxsplit=1)[1].split() == ["[warning", "]", "thing_odd", "count=3", "service=thing"]
+
+
+def test_a_reader_that_is_gone_is_no_error_in_what_is_logged() -> None:
+    """As when a supervisor was killed: the process that logs it must go on to stop in order."""
+    program = (
+        "import sys\n"
+        "from nodeflow_shared.logs import configure_logs, get_log\n"
+        "configure_logs('test', 'INFO', 'console')\n"
+        "sys.stdin.read()\n"
+        "get_log().info('stopping')\n"
+        "print('went on')\n"
+    )
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=writing, text=True
+    )
+    os.close(writing)
+    os.close(reading)
+    out, _ = process.communicate("", timeout=30)
+    assert out == "went on\n"
