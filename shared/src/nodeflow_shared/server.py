@@ -36,6 +36,7 @@ __all__ = ["Service", "StartupError", "run_service", "serve"]
 S = TypeVar("S", bound=ServiceSettings)
 
 GC_THRESHOLDS: Final = (200_000, 20, 50)
+ORPHAN_DRAIN_S: Final = 1.0
 EXIT_CLEAN: Final = 0
 EXIT_CRASH: Final = 1
 EXIT_STARTUP: Final = 2
@@ -164,6 +165,7 @@ class _Process:
         self._settings = settings
         self._parent = parent
         self._stop = asyncio.Event()
+        self._drain_timeout_s = settings.drain_timeout_s
         self._readiness = Readiness(service.service_names)
         self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
         self._address = ""
@@ -204,6 +206,8 @@ class _Process:
     async def _follow_parent(self) -> None:
         await wait_for_orphanhood(self._parent)
         _log.info("stopping", cause="parent_died")
+        # The peers die with the parent: there is hardly anybody to finish for, and a successor waits.
+        self._drain_timeout_s = min(self._drain_timeout_s, ORPHAN_DRAIN_S)
         self._stop.set()
 
     async def _shut_down(self, run: asyncio.Task[None], side: Sequence[asyncio.Task[None]]) -> None:
@@ -215,11 +219,11 @@ class _Process:
         # The watches of the health service are streams like others: without this, those that drain would race them.
         await asyncio.sleep(NOTICE_S)
         try:
-            async with asyncio.timeout(self._settings.drain_timeout_s):
+            async with asyncio.timeout(self._drain_timeout_s):
                 await self._service.drain()
                 await asyncio.wait([run])
         except TimeoutError:
-            _log.warning("drain_timed_out", drain_timeout_s=self._settings.drain_timeout_s)
+            _log.warning("drain_timed_out", drain_timeout_s=self._drain_timeout_s)
         await self._server.stop(STREAM_GRACE_S)
         run.cancel()
         _log.info("stopped")
