@@ -8,8 +8,9 @@ PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 pyth
 
 DISTRIBUTIONS := gen shared services/scheduler services/state-manager services/worker-manager services/worker
 EDITABLES := $(addprefix -e ./,$(DISTRIBUTIONS)) -e './clients/python[embedded]'
+TESTING := clients/testing
 PROJECTS := $(addsuffix /pyproject.toml,$(DISTRIBUTIONS) clients/python)
-CHECKED := $(wildcard services/*/src shared/src clients/python/src tests examples scripts)
+CHECKED := $(wildcard services/*/src shared/src clients/python/src clients/testing/src tests examples scripts)
 # --no-build-isolation: the build backend is installed once, not once per distribution.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -33,8 +34,9 @@ $(VENV)/runtime.stamp: $(VENV)/pyvenv.cfg $(PROJECTS) constraints.txt
 	$(INSTALL) --no-build-isolation $(EDITABLES)
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/runtime.stamp requirements-dev.txt
+$(VENV)/dev.stamp: $(VENV)/runtime.stamp $(TESTING)/pyproject.toml requirements-dev.txt
 	$(INSTALL) -r requirements-dev.txt
+	$(INSTALL) --no-build-isolation -e ./$(TESTING)
 	@touch $@
 
 run: $(VENV)/runtime.stamp  ## analyse Python's own standard library, and print the report
@@ -70,7 +72,7 @@ bench: $(VENV)/dev.stamp  ## measure: make bench NAME=noop, latency or process
 	@$(BIN)/python -m tests.bench $(NAME)
 
 constraints:  ## write constraints.txt from a clean resolve of all lower bounds
-	@$(PYTHON) scripts/constraints.py $(DISTRIBUTIONS) 'clients/python[embedded]'
+	@$(PYTHON) scripts/constraints.py $(DISTRIBUTIONS) $(TESTING) 'clients/python[embedded]'
 
 clean:  ## remove what make made: environment, caches, builds
 	rm -rf $(VENV) build dist .nodeflow .hypothesis .mypy_cache .pytest_cache .ruff_cache

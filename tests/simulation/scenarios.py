@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from tests.support.virtual_client import VirtualClient
-from tests.support.virtual_loop import run
-from tests.support.virtual_runners import Raised, Scripted, Simulated, Value
-from tests.support.virtual_suite import VirtualSuite
+
+from nodeflow_testing.virtual_loop import run
+from nodeflow_testing.virtual_runners import Raised, Scripted, Simulated, Value
+from nodeflow_testing.virtual_suite import VirtualSuite
 
 HANGS: Final = float("inf")
 LAYERS: Final = 10

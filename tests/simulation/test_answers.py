@@ -11,10 +11,10 @@ from nodeflow.common.v1 import lifecycle_pb2 as life
 from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb
 from tests.simulation.scenarios import Scenario, simulate
 from tests.support.virtual_client import VirtualClient, document
-from tests.support.virtual_runners import Scripted, Value
-from tests.support.virtual_suite import SCHEDULER, VirtualSuite
 
 from nodeflow_scheduler.domain.identity import new_execution_id
+from nodeflow_testing.virtual_runners import Scripted, Value
+from nodeflow_testing.virtual_suite import SCHEDULER, VirtualSuite
 
 NODES = {"a": {"function": "f:quick"}}
 FAR_AHEAD_MS = 60_000

@@ -9,8 +9,9 @@ from nodeflow.common.v1 import lifecycle_pb2 as life
 from tests.simulation.scenarios import simulate
 from tests.support.checkers import check_history
 from tests.support.virtual_client import VirtualClient, value_of
-from tests.support.virtual_runners import Scripted, Value
-from tests.support.virtual_suite import SCHEDULER, STATE_MANAGER, WORKER_MANAGER, VirtualSuite
+
+from nodeflow_testing.virtual_runners import Scripted, Value
+from nodeflow_testing.virtual_suite import SCHEDULER, STATE_MANAGER, WORKER_MANAGER, VirtualSuite
 
 LONG_S: Final = 300.0
 

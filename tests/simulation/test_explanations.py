@@ -12,8 +12,9 @@ from nodeflow.scheduler.v1 import explanation_pb2
 from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb
 from tests.simulation.scenarios import Scenario, simulate
 from tests.support.virtual_client import VirtualClient
-from tests.support.virtual_runners import Raised, Scripted, Value
-from tests.support.virtual_suite import VirtualSuite
+
+from nodeflow_testing.virtual_runners import Raised, Scripted, Value
+from nodeflow_testing.virtual_suite import VirtualSuite
 
 BACKOFF = {"initial": "30s", "jitter": 0}
 NODES = {

@@ -11,7 +11,8 @@ from nodeflow.worker_manager.v1.worker_manager_service_pb2_grpc import WorkerMan
 from tests.simulation.scenarios import simulate
 from tests.support.checkers import check_history
 from tests.support.virtual_client import VirtualClient
-from tests.support.virtual_suite import VirtualSuite, address_of
+
+from nodeflow_testing.virtual_suite import VirtualSuite, address_of
 
 SESSION = "00000000-0000-4000-8000-000000000001"
 CAPACITY = pb.Capacity(slots=4, credits=4)

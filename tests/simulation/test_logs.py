@@ -11,8 +11,9 @@ from nodeflow.scheduler.v1 import log_line_pb2
 from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb
 from tests.simulation.scenarios import simulate
 from tests.support.virtual_client import VirtualClient
-from tests.support.virtual_runners import Raised, Scripted, Value
-from tests.support.virtual_suite import SCHEDULER, STATE_MANAGER, WORKER_MANAGER, VirtualSuite
+
+from nodeflow_testing.virtual_runners import Raised, Scripted, Value
+from nodeflow_testing.virtual_suite import SCHEDULER, STATE_MANAGER, WORKER_MANAGER, VirtualSuite
 
 LINES = [f"line {number}" for number in range(1, 61)]
 

@@ -13,7 +13,8 @@ from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb
 from nodeflow.scheduler.v1.workflow_pb2 import WorkflowDocument
 from tests.simulation.scenarios import simulate
 from tests.support.virtual_client import VirtualClient
-from tests.support.virtual_suite import VirtualSuite
+
+from nodeflow_testing.virtual_suite import VirtualSuite
 
 DATA = b"a packed source" * 1_000
 DIGEST = f"sha256:{sha256(DATA).hexdigest()}"

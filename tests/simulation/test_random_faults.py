@@ -16,8 +16,9 @@ import pytest
 from tests.simulation.scenarios import simulate
 from tests.simulation.test_crashes import FUNCTIONS, LONG, LONG_S, NODES, attempts_of, check_completed, submit
 from tests.support.virtual_client import VirtualClient
-from tests.support.virtual_loop import run
-from tests.support.virtual_suite import WORKER_MANAGER, VirtualSuite, address_of
+
+from nodeflow_testing.virtual_loop import run
+from nodeflow_testing.virtual_suite import WORKER_MANAGER, VirtualSuite, address_of
 
 FAULTS: Final = 25
 

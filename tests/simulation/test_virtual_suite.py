@@ -20,9 +20,10 @@ from tests.simulation.scenarios import (
 )
 from tests.support.checkers import check_history
 from tests.support.virtual_client import VirtualClient, value_of
-from tests.support.virtual_loop import run
-from tests.support.virtual_runners import Died, Raised, Scripted, Simulated, Value
-from tests.support.virtual_suite import VirtualSuite
+
+from nodeflow_testing.virtual_loop import run
+from nodeflow_testing.virtual_runners import Died, Raised, Scripted, Simulated, Value
+from nodeflow_testing.virtual_suite import VirtualSuite
 
 
 def quick(arguments: dict[str, Any], _: int) -> tuple[float, Scripted]:

@@ -13,9 +13,9 @@ from nodeflow.common.v1 import lifecycle_pb2, payload_pb2
 from nodeflow.scheduler.v1 import execution_pb2, log_line_pb2, workflow_pb2
 from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb
 from tests.support.history import ExecutionHistory, History, ShardHistory, facts_of
-from tests.support.virtual_suite import VirtualSuite
 
 from nodeflow_shared.retry import as_lost_connection
+from nodeflow_testing.virtual_suite import VirtualSuite
 
 RETRY_S = 0.2
 

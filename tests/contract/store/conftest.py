@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from tests.support.state_manager_memory import MemoryStore
 from tests.support.state_manager_values import HOLDER, LONG_MS
 
 from nodeflow_shared.clock import SystemClock
 from nodeflow_state_manager.adapters.sqlite import SqliteStore, open_sqlite
 from nodeflow_state_manager.ports import Store
+from nodeflow_testing.memory_store import MemoryStore
 
 SHARDS = 4
 

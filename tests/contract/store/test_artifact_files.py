@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.support.state_manager_memory import MemoryArtifactFiles
 
 from nodeflow_shared.errors import InvalidInput, NotFound, QuotaExceeded
 from nodeflow_state_manager.adapters.artifact_directory import INCOMING, ArtifactDirectory
 from nodeflow_state_manager.ports import ArtifactFiles
+from nodeflow_testing.memory_store import MemoryArtifactFiles
 
 LIMIT = 3 << 20
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.task_logs_memory import MemoryLogStore
 
 from nodeflow_state_manager.adapters.sqlite_logs import open_sqlite_logs
 from nodeflow_state_manager.domain.values import LogChunk, StoredLogChunk
 from nodeflow_state_manager.ports import LogStore
+from nodeflow_testing.memory_task_logs import MemoryLogStore
 
 Reopen = Callable[[], Coroutine[Any, Any, LogStore]]
 

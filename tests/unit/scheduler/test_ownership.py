@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from tests.support.virtual_loop import run
 from tests.unit.scheduler.making import Caller, chain, submit
 
 from nodeflow_scheduler.domain.core import Core
@@ -20,6 +19,7 @@ from nodeflow_scheduler.ports import Compiled, Granted, LoggedChunk, Prepared
 from nodeflow_shared.clock import LoopClock
 from nodeflow_shared.errors import Unavailable
 from nodeflow_shared.streams import Inbox
+from nodeflow_testing.virtual_loop import run
 
 SHARDS = 4
 TIMEOUT_S = 10.0

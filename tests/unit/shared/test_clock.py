@@ -3,9 +3,8 @@
 import asyncio
 import time
 
-from tests.support.virtual_loop import run
-
 from nodeflow_shared.clock import Clock, LoopClock, SystemClock
+from nodeflow_testing.virtual_loop import run
 
 
 def test_on_a_virtual_loop_wall_time_is_virtual() -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import grpc.aio
 import pytest
 from structlog.testing import capture_logs
-from tests.support.virtual_loop import run
 
 from nodeflow_shared.channel import open_channel
 from nodeflow_shared.errors import InvalidInput, NodeflowError, Unavailable
 from nodeflow_shared.retry import HEALTHY_AFTER_S, Backoff, as_lost_connection, keep_connected, reconnect_delays
+from nodeflow_testing.virtual_loop import run
 
 ATTEMPTS = 6
 

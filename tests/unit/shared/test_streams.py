@@ -5,9 +5,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from tests.support.virtual_loop import run
 
 from nodeflow_shared.streams import Inbox, Outbox, OutboxClosed
+from nodeflow_testing.virtual_loop import run
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]
 

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
-from tests.support.state_manager_memory import MemoryStore
 from tests.support.state_manager_values import HOLDER, LONG_MS, a_batch, a_chunk, a_part, a_start, reasons
 
 from nodeflow_shared.clock import SystemClock
 from nodeflow_shared.errors import Internal, InvalidInput, Unavailable
 from nodeflow_state_manager.domain.values import AppendBatch, Refusal, RefusalReason
 from nodeflow_state_manager.driver import AppendStream, LogDriver
+from nodeflow_testing.memory_store import MemoryStore
 
 Driver = LogDriver[AppendBatch]
 LIMIT_BYTES = 1_000

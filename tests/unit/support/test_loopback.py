@@ -7,13 +7,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from tests.support.loopback import KEEPALIVE_S, LoopbackNetwork
-from tests.support.loopback_calls import WINDOW
-from tests.support.virtual_loop import run
 
 from nodeflow_shared.errors import InvalidInput, Unavailable
 from nodeflow_shared.status import from_rpc_error
 from nodeflow_shared.streams import Outbox
+from nodeflow_testing.loopback import KEEPALIVE_S, LoopbackNetwork
+from nodeflow_testing.loopback_calls import WINDOW
+from nodeflow_testing.virtual_loop import run
 
 SERVER = "server:1"
 

@@ -5,7 +5,8 @@ import random
 import time
 
 import pytest
-from tests.support.virtual_loop import Deadlock, OutOfTime, VirtualLoop, run
+
+from nodeflow_testing.virtual_loop import Deadlock, OutOfTime, VirtualLoop, run
 
 
 def test_waiting_takes_no_time_and_happens_in_order() -> None:

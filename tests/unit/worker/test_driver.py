@@ -10,11 +10,11 @@ import pytest
 from nodeflow.common.v1 import payload_pb2
 from nodeflow.worker_manager.v1 import attempt_pb2
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as wm
-from tests.support.memory_sessions import MemorySessions
-from tests.support.virtual_runners import Raised, Scripted, Value, VirtualRunners
 from tests.unit.worker.manager_double import ManagerDouble, Stream
 
 from nodeflow_shared.errors import StartupError
+from nodeflow_testing.memory_sessions import MemorySessions
+from nodeflow_testing.virtual_runners import Raised, Scripted, Value, VirtualRunners
 from nodeflow_worker.adapters.session_locks import SessionLocks
 from nodeflow_worker.bootstrap import WorkerService, build
 from nodeflow_worker.config import Settings

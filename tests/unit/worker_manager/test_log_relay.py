@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 import pytest
-from tests.support.virtual_loop import run
 
 from nodeflow_shared.clock import LoopClock
 from nodeflow_shared.errors import Unavailable
 from nodeflow_shared.streams import Outbox
+from nodeflow_testing.virtual_loop import run
 from nodeflow_worker_manager.domain.events import Hello
 from nodeflow_worker_manager.domain.workers import KnownWorker
 from nodeflow_worker_manager.driver import Driver

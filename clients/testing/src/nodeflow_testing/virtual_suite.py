@@ -12,11 +12,6 @@ from types import TracebackType
 from typing import Final, Self
 
 from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
-from tests.support.loopback import LoopbackNetwork, LoopbackServer
-from tests.support.memory_sessions import MemorySessions
-from tests.support.state_manager_memory import MemoryArtifactFiles, MemoryStore
-from tests.support.task_logs_memory import MemoryLogStore
-from tests.support.virtual_runners import Simulated, Span, VirtualRunners
 
 import nodeflow_scheduler.bootstrap
 import nodeflow_scheduler.config
@@ -28,6 +23,11 @@ import nodeflow_worker_manager.bootstrap
 import nodeflow_worker_manager.config
 from nodeflow_shared.clock import LoopClock
 from nodeflow_shared.server import Service
+from nodeflow_testing.loopback import LoopbackNetwork, LoopbackServer
+from nodeflow_testing.memory_sessions import MemorySessions
+from nodeflow_testing.memory_store import MemoryArtifactFiles, MemoryStore
+from nodeflow_testing.memory_task_logs import MemoryLogStore
+from nodeflow_testing.virtual_runners import Simulated, Span, VirtualRunners
 
 EPOCH_MS: Final = 1_800_000_000_000
 DRAIN_TIMEOUT_S: Final = 5.0

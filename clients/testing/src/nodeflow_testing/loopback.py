@@ -12,9 +12,9 @@ from typing import Any, Final, NoReturn, Self
 
 import grpc
 import grpc.aio
-from tests.support.loopback_calls import ClientCall, Exchange, Handler, Status
 
 from nodeflow_shared.interceptors import ErrorInterceptor
+from nodeflow_testing.loopback_calls import ClientCall, Exchange, Handler, Status
 
 DELAY_S: Final = 0.000_2
 """How long a message takes one way, unless told otherwise."""
