@@ -24,7 +24,7 @@ from nodeflow_state_manager.adapters.schema import METADATA
 from nodeflow_state_manager.adapters.sqlite import open_sqlite
 from nodeflow_state_manager.adapters.sqlite_engine import DATABASE_FILE, PAGE_BYTES, open_readers
 from nodeflow_state_manager.domain.values import Refusal
-from nodeflow_state_manager.ports import StoreFailed
+from nodeflow_state_manager.ports import StoreFull
 
 
 async def test_a_directory_belongs_to_one_process(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ async def test_a_full_disk_fails_the_group_whole_and_the_store_goes_on(tmp_path:
     await store.acquire_shards(HOLDER, [], LONG_MS)
     assert await append(store, a_start("a")) == []
     large = [a_chunk("a", 2 + number, data=b"x" * PAGE_BYTES) for number in range(60)]
-    with pytest.raises(StoreFailed, match="full"):
+    with pytest.raises(StoreFull, match="full"):
         await store.append([a_batch(a_start("b", shard=1)), a_batch(a_part(1, *large))])
     assert await store.get_executions(["b"]) == []
     assert len(await chunks_of(store, "a")) == 1

@@ -23,7 +23,7 @@ from nodeflow_state_manager.adapters.sqlite_logs import open_sqlite_logs
 from nodeflow_state_manager.bootstrap import StateManager, build
 from nodeflow_state_manager.config import StateManagerSettings
 from nodeflow_state_manager.domain.values import LogChunk as StoredChunk
-from nodeflow_state_manager.ports import StoreFailed
+from nodeflow_state_manager.ports import StoreFull
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ async def test_a_full_disk_stores_nothing_of_a_group_and_the_store_goes_on(tmp_p
             runs=bytes(size),
         )
 
-    with pytest.raises(StoreFailed):
+    with pytest.raises(StoreFull):
         await store.append([[part(1, 10)], [part(2, 1_000_000)]])
     assert await store.last_position("t", "e") == 0
     await store.append([[part(1, 10)]])

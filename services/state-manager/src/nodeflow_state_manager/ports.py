@@ -5,7 +5,7 @@ nothing of the call is written.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from typing import ClassVar, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from nodeflow_shared.errors import Unavailable
 from nodeflow_state_manager.domain.filters import Term
@@ -31,7 +31,13 @@ B_contra = TypeVar("B_contra", contravariant=True)
 class StoreFailed(Unavailable):
     """The store cannot write or read now: the disk is full, the database is locked or damaged."""
 
-    default_reason: ClassVar[str] = "STORE_FAILED"
+    reason = "STORE_FAILED"
+
+
+class StoreFull(StoreFailed):
+    """The store has no room for what was to be written; reads go on, and so do writes once there is room."""
+
+    reason = "DISK_FULL"
 
 
 class Appends(Protocol[B_contra]):

@@ -5,6 +5,7 @@ once more, where they become paths.
 """
 
 import asyncio
+import errno
 import hashlib
 import os
 import shutil
@@ -17,12 +18,14 @@ from typing import BinaryIO, Final, TypeVar
 
 from nodeflow_shared.errors import NotFound, QuotaExceeded
 from nodeflow_state_manager.domain.names import check_digest, check_tenant, invalid
-from nodeflow_state_manager.ports import StoreFailed
+from nodeflow_state_manager.ports import StoreFailed, StoreFull
 
 T = TypeVar("T")
 
 PIECE_BYTES: Final = 1 << 20
 THREADS: Final = 4
+
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # No tenant's name begins with a dot.
 INCOMING: Final = ".incoming"
@@ -79,7 +82,8 @@ class ArtifactDirectory:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except OSError as error:
-            raise StoreFailed(f"the artifact directory refuses: {error.strerror}", retry_after_s=1.0) from error
+            kind = StoreFull if error.errno in NO_ROOM else StoreFailed
+            raise kind(f"the artifact directory refuses: {error.strerror}", retry_after_s=1.0) from error
 
 
 class _Upload:

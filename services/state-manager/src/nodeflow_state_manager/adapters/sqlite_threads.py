@@ -7,15 +7,17 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from nodeflow_state_manager.adapters.sqlite_engine import READERS, in_words
-from nodeflow_state_manager.ports import StoreFailed
+from nodeflow_state_manager.ports import StoreFailed, StoreFull
 
 T = TypeVar("T")
+
+RETRY_AFTER_S: Final = 1.0
 
 
 class WriterThread:
@@ -54,7 +56,7 @@ class WriterThread:
         except (IntegrityError, sqlite3.IntegrityError):
             raise  # a constraint caught a fault of ours, the database is well
         except (DBAPIError, sqlite3.Error) as error:
-            raise StoreFailed(f"the database refuses: {in_words(error)}", retry_after_s=1.0) from error
+            raise store_failed(error) from error
 
     def _open(self, prepare: Callable[[Connection], T]) -> T:
         connection = self._connection = self._engine.connect()
@@ -88,4 +90,17 @@ class ReaderThreads:
             with self._engine.begin() as connection:
                 return work(connection)
         except DBAPIError as error:
-            raise StoreFailed(f"the database refuses: {in_words(error)}", retry_after_s=1.0) from error
+            raise store_failed(error) from error
+
+
+def store_failed(error: DBAPIError | sqlite3.Error) -> StoreFailed:
+    """Return what an error of the database means to those who wait for it."""
+    kind = StoreFull if _is_full(error) else StoreFailed
+    return kind(f"the database refuses: {in_words(error)}", retry_after_s=RETRY_AFTER_S)
+
+
+def _is_full(error: DBAPIError | sqlite3.Error) -> bool:
+    """Whether there is no room: in the file by its limit, on the disk, or there for the index of the log ahead."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = cause.sqlite_errorcode if isinstance(cause, sqlite3.Error) else None
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
