@@ -12,7 +12,7 @@ from nodeflow_shared.errors import InvalidInput, Unavailable
 from nodeflow_shared.status import from_rpc_error
 from nodeflow_shared.streams import Outbox
 from nodeflow_testing.loopback import KEEPALIVE_S, LoopbackNetwork
-from nodeflow_testing.loopback_calls import WINDOW
+from nodeflow_testing.loopback_wires import WINDOW
 from nodeflow_testing.virtual_loop import run
 
 SERVER = "server:1"

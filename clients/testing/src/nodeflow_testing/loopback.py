@@ -7,7 +7,12 @@ in an order that depends on the loop alone: no threads, no randomness, no real t
 # ruff: noqa: ANN401  -- Any: a channel carries every type, and only stubs know which
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextvars import Context
+from functools import partial
 from typing import Any, Final, NoReturn, Self
 
 import grpc
@@ -20,7 +25,11 @@ DELAY_S: Final = 0.000_2
 """How long a message takes one way, unless told otherwise."""
 CONNECT_TIMEOUT_S: Final = 5.0
 KEEPALIVE_S: Final = 30.0
-"""When both ends of a call give up a connection on which nothing arrives any more."""
+"""When both ends of a call give up a connection on which nothing arrives any more: the caller after this time, …"""
+KEEPALIVE_SPREAD_S: Final = 10.0
+"""… and whoever serves it up to that much later: each counts from a moment of its own."""
+NOTICE_S: Final = 0.05
+"""How long a broken connection may go unnoticed by an end that still reads what came before."""
 
 UNREACHABLE: Final = Status(grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses; connection refused")
 TIMED_OUT: Final = Status(grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses; connection timed out")
@@ -29,20 +38,40 @@ SILENT: Final = Status(grpc.StatusCode.UNAVAILABLE, "keepalive watchdog timeout"
 
 
 class LoopbackNetwork:
-    """Servers by address. A process is named by one address, which its own calls give as their source."""
+    """Servers by address. A process is named by one address, which its own calls give as their source.
 
-    def __init__(self, delay: Callable[[str, str], float] = lambda _source, _target: DELAY_S) -> None:
+    A connection that breaks loses part of what is on its way, as `chance` has it; what both ends do about it is theirs.
+    `faults` counts what struck: half_open, cut, dropped_message, and repeated_call and repeated_message for what a
+    caller sent again after its connection broke.
+    """
+
+    def __init__(
+        self,
+        delay: Callable[[str, str], float] = lambda _source, _target: DELAY_S,
+        *,
+        chance: random.Random | None = None,
+        faults: Counter[str] | None = None,
+    ) -> None:
         self.delay = delay
         """(source, target) → seconds; may be replaced at any time. Messages of one call never overtake each other."""
+        self.chance = chance or random.Random(0)
+        self.faults: Counter[str] = Counter() if faults is None else faults
         self._servers: dict[str, LoopbackServer] = {}
+        self._contexts: dict[str, Context] = {}
+        self._outside = Context()
         self._exchanges: dict[Exchange, None] = {}  # a dict, for its order
-        self._parted: set[frozenset[str]] = set()
+        self._silent: dict[tuple[str, str], int] = {}
+        self._paused: dict[str, int] = {}
+        self._troubles = itertools.count(1)
+        self._lost: set[tuple[str, str, str, bytes]] = set()
 
-    def listen(self, address: str) -> "LoopbackServer":
-        """Have a server answer at an address."""
+    def listen(self, address: str, context: Context | None = None) -> "LoopbackServer":
+        """Have a server answer at an address; what happens there are callbacks of that context."""
         if address in self._servers:
             raise ValueError(f"somebody listens on {address} already")
         self._servers[address] = LoopbackServer(self, address)
+        if context is not None:
+            self._contexts[address] = context
         return self._servers[address]
 
     def connect(self, address: str, *, source: str = "client") -> grpc.aio.Channel:
@@ -56,28 +85,48 @@ class LoopbackNetwork:
     def kill(self, address: str) -> None:
         """End a process as a crash does: nobody listens there, and whatever it had under way is broken."""
         self._servers.pop(address, None)
+        self._paused.pop(address, None)
         for exchange in list(self._exchanges):
             if exchange.target == address:
                 exchange.kill_server(BROKEN)
             elif exchange.source == address:
                 exchange.kill_client()
+        self._contexts.pop(address, None)
+
+    def cut(self, one: str, other: str) -> None:
+        """Break every open call between two processes; new ones get through."""
+        between = self._between(one, other)
+        for exchange in between:
+            exchange.cut(BROKEN)
+        self.faults["cut"] += bool(between)
 
     def partition(self, one: str, other: str) -> None:
         """Let nothing through between two processes; what is sent arrives after `heal`, unless the call gave up."""
-        pair = frozenset((one, other))
-        self._parted.add(pair)
-        asyncio.get_running_loop().call_later(KEEPALIVE_S, self._give_up, pair, SILENT, tuple(self._between(pair)))
+        self._silence((one, other), (other, one))
+        self.faults["partition"] += 1
+
+    def half_open(self, source: str, target: str) -> None:
+        """Let nothing through in one direction. Both ends find out by keepalive, each by itself."""
+        self._silence((source, target))
+        self.faults["half_open"] += 1
 
     def heal(self, one: str, other: str) -> None:
-        """End a partition."""
-        pair = frozenset((one, other))
-        self._parted.discard(pair)
-        for exchange in self._between(pair):
+        """End a partition, or what is half open."""
+        self._silent.pop((one, other), None)
+        self._silent.pop((other, one), None)
+        for exchange in self._between(one, other):
             exchange.resume()
 
-    def parted(self, one: str, other: str) -> bool:
-        """Whether nothing gets through between two processes."""
-        return bool(self._parted) and frozenset((one, other)) in self._parted
+    def pause(self, address: str) -> None:
+        """Have the others find out by keepalive that a process does not answer. Its callbacks are the loop's affair."""
+        self._paused[address] = trouble = next(self._troubles)
+        for exchange in self._exchanges:
+            if address in (exchange.source, exchange.target):
+                self._watch(exchange, partial(self._is_paused, address, trouble))
+
+    def resume(self, address: str) -> None:
+        """A process answers again."""
+        self._paused.pop(address, None)
 
     def open_calls(self, address: str) -> list[str]:
         """Return the methods of calls that a process serves or makes."""
@@ -85,13 +134,31 @@ class LoopbackNetwork:
 
     # What ends of calls need.
 
+    def silent(self, source: str, target: str) -> bool:
+        """Whether nothing gets through in this direction."""
+        return bool(self._silent) and (source, target) in self._silent
+
+    def context_of(self, address: str) -> Context:
+        """Return whose callbacks those are that happen at an address: the network's own, if nobody's."""
+        return self._contexts.get(address, self._outside)
+
+    def survivors(self, messages: int) -> int:
+        """Decide how many of the messages on their way arrive although their connection broke."""
+        return self.chance.randint(0, messages) if messages else 0
+
+    def spare_s(self) -> float:
+        """Decide how much later than its last message the end of a broken connection is noticed."""
+        return self.chance.choice((0.0, self.chance.uniform(0, NOTICE_S)))
+
+    def message_lost(self) -> None:
+        """A message that was on its way will not arrive."""
+        self.faults["dropped_message"] += 1
+
     def begin(self, exchange: Exchange) -> None:
         """A call is made."""
         self._exchanges[exchange] = None
-        pair = frozenset((exchange.source, exchange.target))
-        if pair in self._parted:
-            loop = asyncio.get_running_loop()
-            loop.call_later(CONNECT_TIMEOUT_S, self._give_up, pair, TIMED_OUT, (exchange,))
+        if self._silent or self._paused:
+            self._begin_in_trouble(exchange)
 
     def arrive(self, exchange: Exchange) -> None:
         """A call has come to its target."""
@@ -100,6 +167,16 @@ class LoopbackNetwork:
             exchange.refuse(UNREACHABLE)
         else:
             exchange.serve(server.handler)
+
+    def sent(self, exchange: Exchange, data: bytes) -> None:
+        """A request is sent: perhaps again."""
+        if self._lost and (exchange.source, exchange.target, exchange.method, data) in self._lost:
+            self.faults["repeated_call" if exchange.poller is None else "repeated_message"] += 1
+
+    def broken(self, exchange: Exchange) -> None:
+        """A call is ended by its connection, and its caller will see it."""
+        for data in exchange.requests.latest:
+            self._lost.add((exchange.source, exchange.target, exchange.method, data))
 
     def end(self, exchange: Exchange) -> None:
         """A call is over at both ends. Idempotent."""
@@ -117,13 +194,55 @@ class LoopbackNetwork:
             elif source is None and exchange.target == target:
                 exchange.kill_server(BROKEN)
 
-    def _between(self, pair: frozenset[str]) -> list[Exchange]:
+    def _between(self, one: str, other: str) -> list[Exchange]:
+        pair = {one, other}
         return [each for each in self._exchanges if {each.source, each.target} == pair]
 
-    def _give_up(self, pair: frozenset[str], status: Status, exchanges: Sequence[Exchange]) -> None:
-        if pair in self._parted:
-            for exchange in exchanges:
-                exchange.give_up(status)
+    def _silence(self, *directions: tuple[str, str]) -> None:
+        trouble = next(self._troubles)
+        self._silent.update(dict.fromkeys(directions, trouble))
+        for exchange in self._between(*directions[0]):
+            self._watch(exchange, partial(self._is_silent, directions[0], trouble))
+
+    def _is_silent(self, direction: tuple[str, str], trouble: int) -> bool:
+        return self._silent.get(direction) == trouble
+
+    def _is_paused(self, address: str, trouble: int) -> bool:
+        return self._paused.get(address) == trouble
+
+    def _begin_in_trouble(self, exchange: Exchange) -> None:
+        """No connection comes about; whoever is called may have the request all the same, on an older one."""
+        source, target = exchange.source, exchange.target
+        for direction in ((source, target), (target, source)):
+            trouble = self._silent.get(direction)
+            if trouble is not None:
+                self._watch(exchange, partial(self._is_silent, direction, trouble), CONNECT_TIMEOUT_S, TIMED_OUT)
+                return
+        trouble = self._paused.get(target)
+        if trouble is not None:
+            self._watch(exchange, partial(self._is_paused, target, trouble), CONNECT_TIMEOUT_S, TIMED_OUT)
+
+    def _watch(
+        self,
+        exchange: Exchange,
+        lasts: Callable[[], bool],
+        patience_s: float = KEEPALIVE_S,
+        status: Status = SILENT,
+    ) -> None:
+        """Have each end give up after some time, as a callback of its own, if the trouble lasts till then."""
+        loop = asyncio.get_running_loop()
+
+        def client() -> None:
+            if lasts():
+                exchange.break_client(status)
+
+        def server() -> None:
+            if lasts():
+                exchange.break_server(BROKEN)
+
+        loop.call_later(patience_s, client, context=self.context_of(exchange.source))
+        later_s = KEEPALIVE_S + self.chance.uniform(0, KEEPALIVE_SPREAD_S)
+        loop.call_later(later_s, server, context=self.context_of(exchange.target))
 
 
 class LoopbackServer(grpc.aio.Server):

@@ -6,22 +6,22 @@ Owns order, flow control, deadlines and cancellation, as gRPC has them. Must not
 # ruff: noqa: ANN401  -- Any: messages are of every type here, and only stubs know which
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import aclosing
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol, Self, TypeAlias
 
 import grpc
 import grpc.aio
 
+from nodeflow_testing.lives import end_if_dead
+from nodeflow_testing.loopback_wires import Medium, Pipe, Wire
+
 # In quotes: only the stubs know the class as generic.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 FindHandler = Callable[[str], Awaitable["Handler | None"]]
 """By the name of a method."""
-
-WINDOW: Final = 16
-"""Messages that one direction of a call may hold before they are taken; then the sender waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,8 @@ CANCELLED: Final = Status(grpc.StatusCode.CANCELLED, "Locally cancelled by appli
 DEADLINE: Final = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
 
-class Fabric(Protocol):
+class Fabric(Medium, Protocol):
     """What a call needs of its network."""
-
-    delay: Callable[[str, str], float]
-
-    def parted(self, one: str, other: str) -> bool:
-        """Whether nothing gets through."""
-        ...
 
     def begin(self, exchange: "Exchange") -> None:
         """A call is made."""
@@ -55,115 +49,25 @@ class Fabric(Protocol):
         """A call has come to its target."""
         ...
 
+    def sent(self, exchange: "Exchange", data: bytes) -> None:
+        """A request is sent."""
+        ...
+
+    def broken(self, exchange: "Exchange") -> None:
+        """A call is ended by its connection, and its caller will see it."""
+        ...
+
     def end(self, exchange: "Exchange") -> None:
         """A call is over at both ends."""
         ...
-
-
-class Wire:
-    """One direction between the ends of a call: in order, late by the delay, held while the ends are parted."""
-
-    def __init__(self, fabric: Fabric, source: str, target: str) -> None:
-        self._fabric = fabric
-        self._source = source
-        self._target = target
-        self._frames: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
-        self._last_due = 0.0
-        self._held = 0
-        self._loop = asyncio.get_running_loop()
-
-    def carry(self, deliver: Callable[..., None], *arguments: object) -> None:
-        """Have something happen at the other end."""
-        self._frames.append((deliver, arguments))
-        self._schedule()
-
-    def clear(self) -> None:
-        """Lose what is on its way."""
-        self._frames.clear()
-        self._held = 0
-
-    def resume(self) -> None:
-        """Deliver what was held."""
-        held, self._held = self._held, 0
-        for _ in range(held):
-            self._schedule()
-
-    def _schedule(self) -> None:
-        due = self._loop.time() + self._fabric.delay(self._source, self._target)
-        self._last_due = max(due, self._last_due)
-        self._loop.call_at(self._last_due, self._arrive)
-
-    def _arrive(self) -> None:
-        if not self._frames:
-            return  # lost meanwhile
-        if self._fabric.parted(self._source, self._target):
-            self._held += 1
-            return
-        deliver, arguments = self._frames.popleft()
-        deliver(*arguments)
-
-
-class Pipe:
-    """The messages of one direction of a call."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._wire = wire
-        self._arrived: deque[bytes] = deque()
-        self._room = WINDOW
-        self._useless = False
-        self._ended = False
-        self._sender: asyncio.Future[None] | None = None
-        self._receiver: asyncio.Future[None] | None = None
-
-    async def send(self, data: bytes) -> None:
-        """Send a message when there is room for it; nowhere once nobody wants it."""
-        while not self._room and not self._useless:
-            self._sender = self._loop.create_future()
-            await self._sender
-        if not self._useless:
-            self.push(data)
-
-    def push(self, data: bytes) -> None:
-        """Send a message for which there is room."""
-        self._room -= 1
-        self._wire.carry(self.deliver, data)
-
-    def abandon(self) -> None:
-        """The sender need not wait any more."""
-        self._useless = True
-        _wake(self._sender)
-
-    async def take(self) -> bytes | None:
-        """Take the next message; None after the end."""
-        while not self._arrived:
-            if self._ended:
-                return None
-            if self._receiver is not None and not self._receiver.done():
-                raise RuntimeError("two readers of one stream")
-            self._receiver = self._loop.create_future()
-            await self._receiver
-        self._room += 1
-        _wake(self._sender)
-        return self._arrived.popleft()
-
-    def deliver(self, data: bytes) -> None:
-        """A message has come to the receiver's end."""
-        if not self._ended:
-            self._arrived.append(data)
-            _wake(self._receiver)
-
-    def end(self) -> None:
-        """The receiver gets what has arrived, and no more."""
-        self._ended = True
-        _wake(self._receiver)
 
 
 class Exchange:
     """One call, as the network sees it. It must not hold the client's object: a call that nobody holds is cancelled."""
 
     def __init__(self, fabric: Fabric, source: str, target: str, method: str, timeout_s: float | None) -> None:
-        loop = asyncio.get_running_loop()
+        end_if_dead()
+        self._loop = loop = asyncio.get_running_loop()
         self.source = source
         self.target = target
         self.method = method
@@ -184,6 +88,10 @@ class Exchange:
 
     # What the client does.
 
+    def sent(self, data: bytes) -> None:
+        """A request is on its way."""
+        self._fabric.sent(self, data)
+
     def half_close(self) -> None:
         """No request follows."""
         self._out.carry(self.requests.end)
@@ -196,14 +104,14 @@ class Exchange:
         self._finish(CANCELLED)
         if self.poller is not None:
             self.poller.cancel()
-        self._reset_server()
+        self._out.carry(self._reset)
         return True
 
     # What becomes of it.
 
     def serve(self, find: FindHandler) -> None:
         """Let the target's handler have the call."""
-        self._server = _ServerEnd(self, find)
+        self._server = _ServerEnd(self, find, self._fabric.context_of(self.target).copy())
 
     def refuse(self, status: Status) -> None:
         """End the call where nobody serves it."""
@@ -215,29 +123,40 @@ class Exchange:
         self._back.carry(self._answered, status, data)
 
     def kill_server(self, status: Status) -> None:
-        """The target is gone: nothing of it arrives any more but the news."""
-        self._back.clear()
-        self._out.clear()
+        """The target is gone: of what it sent, a part arrives, and then the news."""
+        self._note_break()
+        self._out.close()
         self._end_server()
-        self._back.carry(self._answered, status, None)
+        self._back.sever(self._answered, status, None)
 
     def kill_client(self) -> None:
-        """The source is gone: its requests end, and the target is told."""
-        self.status = self.status or CANCELLED
+        """The source is gone: of its requests a part arrives, and then the news."""
+        self._back.close()
+        self.status = self.status or CANCELLED  # and nobody is woken: whoever waits for it is dead
         self._stop_timer()
-        self._back.clear()
-        self._out.clear()
         if self.poller is not None:
             self.poller.cancel()
-        self._reset_server()
+        self._out.sever(self._reset)
 
-    def give_up(self, status: Status) -> None:
-        """Both ends find that the other does not answer."""
-        self._back.clear()
-        self._out.clear()
-        self._finish(status)
-        self._end_server()
-        self._fabric.end(self)
+    def break_client(self, status: Status) -> None:
+        """The source finds its connection broken, and closes it."""
+        if self.status is None:
+            self._note_break()
+            self._finish(status)
+            self._out.sever(self._reset)
+
+    def break_server(self, status: Status) -> None:
+        """The target finds its connection broken, and closes it."""
+        if self._server is not None and self._server.status is None:
+            self._note_break()
+            self._end_server()
+            self._back.sever(self._answered, status, None)
+
+    def cut(self, status: Status) -> None:
+        """The connection breaks between the ends: part of what is on its way arrives, and each end finds out."""
+        self._note_break()
+        self._out.sever(self._reset)
+        self._back.sever(self._answered, status, None)
 
     def resume(self) -> None:
         """The ends reach each other again."""
@@ -245,16 +164,30 @@ class Exchange:
         self._back.resume()
 
     def _expire(self) -> None:
-        # Each end has its own clock of it; here both are one.
+        # Each end has its own clock of it; here both are one, but a paused target comes to it later.
         self._finish(DEADLINE)
+        self._loop.call_soon(self._end_server, context=self._fabric.context_of(self.target))
+        self._out.carry(self._reset)
+
+    def _reset(self) -> None:
         self._end_server()
-        self._fabric.end(self)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self.status is not None and not self._out.busy and (self._server is None or self._server.status is not None):
+            self._fabric.end(self)
+
+    def _note_break(self) -> None:
+        if self.status is None:
+            self._fabric.broken(self)
 
     def _answered(self, status: Status, data: bytes | None) -> None:
         if data is not None:
             self.responses.deliver(data)
         self._finish(status)
-        self._fabric.end(self)
+        if self._out.busy:
+            self._out.carry(self._settle)
+        self._settle()
 
     def _finish(self, status: Status) -> None:
         """The call is over for the client; what has arrived can still be read."""
@@ -263,10 +196,6 @@ class Exchange:
         self._stop_timer()
         self.responses.end()
         self.requests.abandon()
-
-    def _reset_server(self) -> None:
-        self._out.carry(self._end_server)
-        self._out.carry(self._fabric.end, self)
 
     def _end_server(self) -> None:
         if self._server is not None:
@@ -298,7 +227,9 @@ class ClientCall:
             poller = self._loop.create_task(self._poll(request), name=f"requests {exchange.method}")
             exchange.poller = poller
         else:
-            exchange.requests.push(serialize(request))
+            data = serialize(request)
+            exchange.requests.push(data)
+            exchange.sent(data)
 
     def __del__(self) -> None:
         # As in gRPC: nobody holds the call any more, so nobody wants it. (A loop that is closed has no calls.)
@@ -362,7 +293,9 @@ class ClientCall:
             async for request in requests:
                 if self.done():
                     return
-                await self._exchange.requests.send(self._serialize(request))
+                data = self._serialize(request)
+                await self._exchange.requests.send(data)
+                self._exchange.sent(data)
             if not self.done():
                 self._exchange.half_close()
         except asyncio.CancelledError:
@@ -375,13 +308,13 @@ class ClientCall:
 class _ServerEnd:
     """A handler at work on a call."""
 
-    def __init__(self, exchange: Exchange, find: FindHandler) -> None:
+    def __init__(self, exchange: Exchange, find: FindHandler, context: Context) -> None:
         self._exchange = exchange
         self._find = find
         self.status: Status | None = None
         self._aborted = OK
         loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._run(), name=f"handle {exchange.method}")
+        self._task = loop.create_task(self._run(), name=f"handle {exchange.method}", context=context)
 
     def cancel(self) -> None:
         """The call is over: end the handler, and whoever reads its requests."""
@@ -480,8 +413,3 @@ class _Context:
         """End the call with a rich error."""
         trailers = tuple(status.trailing_metadata or ())
         self._server.abort(Status(status.code, status.details, trailers))
-
-
-def _wake(waiter: asyncio.Future[None] | None) -> None:
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)

@@ -6,17 +6,23 @@ and no signals on it: whatever asks for them fails.
 
 import asyncio
 import gc
+import heapq
 import itertools
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from typing import Any, Final, NoReturn, TypeVar
+
+from nodeflow_testing.lives import LIFE
 
 T = TypeVar("T")
 
 HORIZON_S: Final = 86_400.0
 """Virtual seconds after which a run counts as hung: heartbeats go on for ever, so a hang need not be a deadlock."""
+MANY_CANCELLED: Final = 1_000
 
 
 class Deadlock(Exception):
@@ -28,14 +34,23 @@ class OutOfTime(Exception):
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """A loop that begins at time 0 and jumps to its next timer when nothing is ready."""
+    """A loop that begins at time 0 and jumps to its next timer when nothing is ready.
+
+    It takes the place of the base class's `_run_once`: there is nothing to select from, timers that are due at one time
+    run in the order in which they were set, and callbacks of lives that are paused are held.
+    """
+
+    _ready: deque[asyncio.Handle]
 
     def __init__(self, horizon_s: float = HORIZON_S) -> None:
         super().__init__()
         self._now = 0.0
         self._horizon_s = horizon_s
-        # Where the base class would wait for sockets, time is moved instead.
-        self._selector = _Jump(self)
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers_set = 0
+        self._timers_cancelled = 0
+        self.watched = 0
+        """How many orders there are for lives: while there is none, nobody is asked."""
         self.numbers = itertools.count()
         """The next task's number."""
         self.stray: list[Exception] = []
@@ -47,24 +62,63 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Return the virtual time in seconds."""
         return self._now
 
-    def jump(self) -> None:
-        """Move time to the next timer."""
-        # The base class removes cancelled timers from the front before it would wait.
-        timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # unknown to the stubs
-        if timers[0].when() > self._horizon_s:
-            late, self._horizon_s = self._horizon_s, math.inf  # so that what is left can be cancelled
-            raise OutOfTime(f"after {late:.0f} virtual seconds these still wait: {waiting_tasks(self)}")
-        self._now = timers[0].when()
+    # Any: callbacks are of every type.
+    def call_at(  # type: ignore[override]  # with the stubs' type variables it could not be said shorter
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call something at a time of this loop."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers_set += 1
+        heapq.heappush(self._timers, (when, self._timers_set, timer))
+        return timer
+
+    def release(self, handles: deque[asyncio.Handle]) -> None:
+        """Run callbacks that were held."""
+        self._ready.extend(handles)
 
     def run_in_executor(self, *_: object) -> NoReturn:
         """Refuse: a thread would take real time."""
         raise RuntimeError("there are no threads on virtual time")
 
-    def _process_events(self, event_list: list[object]) -> None:
-        """Nothing comes from outside."""
+    def _run_once(self) -> None:
+        ready = self._ready
+        if not ready and not self._stopping:  # type: ignore[attr-defined]  # of the base class; unknown to the stubs
+            self._jump()
+        timers = self._timers
+        while timers and timers[0][0] <= self._now:
+            ready.append(heapq.heappop(timers)[2])
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled and not (self.watched and _keeps_back(handle)):
+                handle._run()
+
+    def _jump(self) -> None:
+        """Move time to the next timer."""
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        if not timers:
+            raise Deadlock(f"nothing can happen any more, and these wait: {waiting_tasks(self)}")
+        if timers[0][0] > self._horizon_s:
+            late, self._horizon_s = self._horizon_s, math.inf  # so that what is left can be cancelled
+            raise OutOfTime(f"after {late:.0f} virtual seconds these still wait: {waiting_tasks(self)}")
+        self._now = max(self._now, timers[0][0])
+
+    def _timer_handle_cancelled(self, _: asyncio.TimerHandle) -> None:
+        """Forget timers that were cancelled when they are many: most deadlines are never reached."""
+        self._timers_cancelled += 1
+        if self._timers_cancelled > MANY_CANCELLED and self._timers_cancelled * 2 > len(self._timers):
+            self._timers = [timer for timer in self._timers if not timer[2].cancelled()]
+            heapq.heapify(self._timers)
+            self._timers_cancelled = 0
 
     def _write_to_self(self) -> None:
         """Nobody waits to be woken."""
+
+
+def _keeps_back(handle: asyncio.Handle) -> bool:
+    life = handle._context.get(LIFE)  # type: ignore[attr-defined]  # unknown to the stubs
+    return life is not None and life.keeps_back(handle)
 
 
 # Any: what a coroutine yields and is sent is the loop's affair, and so are further arguments of a factory.
@@ -87,21 +141,6 @@ class _NumberedTask(asyncio.Task[Any]):
 
     def __eq__(self, other: object) -> bool:
         return self is other
-
-
-class _Jump:
-    """What the base class takes for a selector."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def select(self, timeout: float | None) -> tuple[()]:
-        """Take no time at all."""
-        if timeout is None:
-            raise Deadlock(f"nothing can happen any more, and these wait: {waiting_tasks(self._loop)}")
-        if timeout > 0:
-            self._loop.jump()
-        return ()
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]], *, seed: int = 0, horizon_s: float = HORIZON_S) -> T:

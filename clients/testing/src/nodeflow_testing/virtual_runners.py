@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,11 +77,17 @@ class VirtualRunners:
     `spans` has the same tasks with their times.
     """
 
-    def __init__(self, functions: Mapping[str, Simulated], *, start_s: float = START_S) -> None:
+    def __init__(
+        self, functions: Mapping[str, Simulated], *, start_s: float = START_S, context: Context | None = None
+    ) -> None:
         self._functions = functions
         self._start_s = start_s
+        self._context = context or Context()
+        """Whose callbacks the runners' are: not their agent's, which may be paused while they work."""
+        self._agent = Context()
         self._tell: Callable[[RunnerEvent], None] = _ignore
         self._runners: dict[int, _Runner] = {}
+        self._closed = False
         self._outputs = OutputBuffer(limit_bytes=1 << 20, attempt_limit_bytes=1 << 20)
         self.executed: list[tuple[str, str, int, int]] = []
         self.spans: list[Span] = []
@@ -93,10 +100,19 @@ class VirtualRunners:
 
     def listen(self, tell: Callable[[RunnerEvent], None]) -> None:
         self._tell = tell
+        self._agent = copy_context()
 
     def spawn(self, runner: int, delay_s: float) -> None:
+        if self._closed:
+            return
         self._runners[runner] = _Runner(
-            runner, self._functions, self.executed, self.spans, tell=self._on_event, outputs=self._outputs
+            runner,
+            self._functions,
+            self.executed,
+            self.spans,
+            tell=self._on_event,
+            outputs=self._outputs,
+            context=self._context,
         )
         self._runners[runner].start(delay_s + self._start_s)
 
@@ -121,9 +137,14 @@ class VirtualRunners:
             self._runners[runner].die("it was ended by SIGKILL", killed=True)
 
     async def close(self) -> None:
+        self.kill_all()
+
+    def kill_all(self) -> None:
+        """All runners are dead when this returns, and nobody is told."""
+        self._closed = True
         self._tell = _ignore
         for runner in list(self._runners.values()):
-            runner.die("closed", killed=True)
+            runner.die_now("closed", killed=True)
 
     def crash(self, runner: int, cause: str = "it was ended by SIGSEGV") -> None:
         """Let a runner die by itself, now."""
@@ -137,6 +158,9 @@ class VirtualRunners:
     def _on_event(self, event: RunnerEvent) -> None:
         if isinstance(event, RunnerDied):
             self._runners.pop(event.runner, None)
+        asyncio.get_running_loop().call_soon(self._deliver, event, context=self._agent)
+
+    def _deliver(self, event: RunnerEvent) -> None:
         self._tell(event)
 
 
@@ -152,8 +176,10 @@ class _Runner:
         *,
         tell: Callable[[RunnerEvent], None],
         outputs: OutputBuffer,
+        context: Context,
     ) -> None:
         self._outputs = outputs
+        self._context = context
         self._number = number
         self._functions = functions
         self._executed = executed
@@ -170,7 +196,7 @@ class _Runner:
         self._dead = False
 
     def start(self, after_s: float) -> None:
-        self._timers.append(self._loop.call_later(after_s, self._say, RunnerReady(runner=self._number)))
+        self._later(after_s, self._say, RunnerReady(runner=self._number))
 
     def feed(self, directory: str, attempts: Sequence[Attempt]) -> None:
         assert self._directory in (None, directory), "a runner has one directory for its life"
@@ -178,27 +204,27 @@ class _Runner:
         idle = not self._queue
         self._queue.extend(attempts)
         if idle:
-            self._loop.call_soon(self._begin)
+            self._soon(self._begin)
 
     def stop_task(self, sequence: int, grace_s: float) -> None:
         if sequence <= self._done:
             return
         if sequence > self._begun:
             self._skipped.add(sequence)
-            self._loop.call_soon(self._say, TaskSkipped(runner=self._number, sequence=sequence))
+            self._soon(self._say, TaskSkipped(runner=self._number, sequence=sequence))
             return
         # Simulated code stops at once when it is asked, like code that does not catch what interrupts it.
-        self._loop.call_soon(self._end, Ending.STOPPED, 0.0)
-        self._loop.call_soon(self._die, "it exited with code 0", False)
+        self._soon(self._end, Ending.STOPPED, 0.0)
+        self._soon(self.die_now, "it exited with code 0", False)
 
     def take_back(self, sequences: Sequence[int]) -> None:
         unbegun = [each for each in sequences if each > self._begun]
         self._skipped.update(unbegun)
         if unbegun:
-            self._loop.call_soon(self._say, TasksTakenBack(runner=self._number, sequences=unbegun))
+            self._soon(self._say, TasksTakenBack(runner=self._number, sequences=unbegun))
 
     def die(self, cause: str, *, killed: bool) -> None:
-        self._loop.call_soon(self._die, cause, killed)
+        self._soon(self.die_now, cause, killed)
 
     def _say(self, event: RunnerEvent) -> None:
         if not self._dead:
@@ -236,7 +262,7 @@ class _Runner:
             return
         match scripted:
             case Died():
-                self._later(duration_s, self._die, scripted.cause, False)
+                self._later(duration_s, self.die_now, scripted.cause, False)
             case _:
                 self._later(duration_s, self._end, _outcome(scripted), duration_s)
 
@@ -257,7 +283,10 @@ class _Runner:
         output.write(Stream.STDOUT, f"{line}\n".encode(), EPOCH_MS + round(self._loop.time() * 1_000))
 
     def _later(self, delay_s: float, call: Callable[..., None], *arguments: object) -> None:
-        self._timers.append(self._loop.call_later(delay_s, call, *arguments))
+        self._timers.append(self._loop.call_later(delay_s, call, *arguments, context=self._context))
+
+    def _soon(self, call: Callable[..., None], *arguments: object) -> None:
+        self._loop.call_soon(call, *arguments, context=self._context)
 
     def _end(self, outcome: Outcome, duration_s: float) -> None:
         if self._dead or self._begun != self._done + 1:
@@ -275,7 +304,8 @@ class _Runner:
         spent = [] if isinstance(outcome, Ending) else [(attempt.spec.function, 1, duration_s)]
         self._say(RunnerResults(runner=self._number, outcomes=[outcome], spent=spent))
 
-    def _die(self, cause: str, killed: bool) -> None:
+    def die_now(self, cause: str, killed: bool) -> None:
+        """End, in the middle of whatever is executed."""
         if self._dead:
             return
         self._end_span()

@@ -6,10 +6,11 @@ Owns the life of the simulated processes: start, crash, restart, stop. Must not 
 import asyncio
 import random
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from itertools import pairwise
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
 
@@ -21,13 +22,18 @@ import nodeflow_worker.bootstrap
 import nodeflow_worker.config
 import nodeflow_worker_manager.bootstrap
 import nodeflow_worker_manager.config
-from nodeflow_shared.clock import LoopClock
+from nodeflow_shared.clock import Clock, LoopClock
 from nodeflow_shared.server import Service
+from nodeflow_testing.lives import Life
 from nodeflow_testing.loopback import LoopbackNetwork, LoopbackServer
 from nodeflow_testing.memory_sessions import MemorySessions
 from nodeflow_testing.memory_store import MemoryArtifactFiles, MemoryStore
 from nodeflow_testing.memory_task_logs import MemoryLogStore
+from nodeflow_testing.virtual_loop import VirtualLoop
 from nodeflow_testing.virtual_runners import Simulated, Span, VirtualRunners
+
+T = TypeVar("T")
+Builder = Callable[[], Coroutine[None, None, Service]]
 
 EPOCH_MS: Final = 1_800_000_000_000
 DRAIN_TIMEOUT_S: Final = 5.0
@@ -60,8 +66,12 @@ class VirtualSuite:
         lease_timeout_s: float = 10.0,
         heartbeat_interval_s: float = 2.0,
     ) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop), "simulated processes live on a virtual loop"
+        self.faults: Counter[str] = Counter()
+        """How often each kind of fault struck."""
         self.clock = LoopClock(EPOCH_MS)
-        self.network = LoopbackNetwork()
+        self.network = LoopbackNetwork(chance=random.Random(f"network {seed}"), faults=self.faults)
         self.store = MemoryStore(shards, self.clock)
         self.files = MemoryArtifactFiles()
         self.log_store = MemoryLogStore()
@@ -70,16 +80,16 @@ class VirtualSuite:
         self._heartbeat_interval_s = heartbeat_interval_s
         self._group = asyncio.TaskGroup()
         self._workers = {
-            f"worker-{number}": _WorkerMachine(number, functions, slots) for number in range(1, workers + 1)
+            f"worker-{number}": _WorkerMachine(number, functions, slots, loop) for number in range(1, workers + 1)
         }
-        builders: dict[str, Callable[[], Awaitable[Service]]] = {
+        builders: dict[str, Builder] = {
             STATE_MANAGER: self._build_state_manager,
             WORKER_MANAGER: self._build_worker_manager,
             SCHEDULER: self._build_scheduler,
         }
         for name, machine in self._workers.items():
             builders[name] = machine.builder(name, self.network, self.clock)
-        self._processes = {name: _Process(name, self.network, build) for name, build in builders.items()}
+        self._processes = {name: _Process(name, self.network, loop, build) for name, build in builders.items()}
 
     @property
     def names(self) -> Sequence[str]:
@@ -148,17 +158,61 @@ class VirtualSuite:
 
     async def kill(self, name: str) -> None:
         """Let a process crash: it ends in the middle of whatever it does, and nothing of it but its store remains."""
+        self._crash(name)
+        self.faults["kill"] += 1
+        await self._processes[name].gone()
+
+    def kill_after(self, name: str, steps: int) -> None:
+        """Let a process crash when that many more of its callbacks have run: between any two awaits.
+
+        It comes to nothing if the process ends before; an earlier order for it is forgotten.
+        """
+
+        def strike() -> None:
+            self._crash(name)
+            self.faults["kill_after"] += 1
+
+        assert self.running(name), f"{name} does not run"
+        self._processes[name].life.strike_after(steps, strike)
+
+    async def ended(self, name: str) -> None:
+        """Wait until a process does not run."""
+        await self._processes[name].ended()
+
+    def pause(self, name: str, *, runners: bool = False) -> None:
+        """Stop a process as SIGSTOP does: until `resume` it does nothing, and keeps all it has. Its runners go on.
+
+        What is sent to it waits. Who calls it, or is called by it, finds out by deadlines and keepalive alone.
+        """
+        self._processes[name].pause()
+        if runners:
+            self._workers[name].life.pause()
+        self.faults["pause"] += 1
+
+    def resume(self, name: str) -> None:
+        """Let a process go on: all that became due meanwhile happens now, in its order."""
+        self._processes[name].resume()
         if name in self._workers:
-            await self._workers[name].crash()
-        await self._processes[name].kill()
+            self._workers[name].life.resume()
+
+    def paused(self, name: str) -> bool:
+        """Whether a process is paused."""
+        return self._processes[name].life.paused
+
+    def _crash(self, name: str) -> None:
+        if name in self._workers:
+            self._workers[name].crash()
+        self._processes[name].kill()
 
     async def drain(self, name: str) -> None:
-        """Stop a process in order, as a signal does."""
+        """Stop a process in order, as a signal does; one that is paused goes on first."""
+        self.resume(name)
         await self._processes[name].stop()
 
     async def stop(self) -> None:
         """Stop all processes in order: those that depend on others first."""
         for name in reversed(self.names):
+            self.resume(name)
             await self._processes[name].stop()
 
     @property
@@ -169,7 +223,8 @@ class VirtualSuite:
     async def _kill_all(self) -> None:
         for name, process in self._processes.items():
             if process.running:
-                await self.kill(name)
+                self._crash(name)
+                await process.gone()
 
     def running(self, name: str) -> bool:
         """Whether a process was started, and neither killed nor stopped since."""
@@ -209,14 +264,18 @@ class VirtualSuite:
 class _WorkerMachine:
     """What outlives a worker's process: which of its sessions are dead, and what its runners did."""
 
-    def __init__(self, number: int, functions: Mapping[str, Simulated], slots: int) -> None:
+    def __init__(self, number: int, functions: Mapping[str, Simulated], slots: int, loop: VirtualLoop) -> None:
         self._number = number
         self._functions = functions
         self._slots = slots
+        self._loop = loop
         self._sessions: MemorySessions | None = None
+        self._dead: Sequence[str] = ()
+        self.life = Life(loop)
+        """The runners' life, not the agent's: a paused agent's runners go on."""
         self.lives: list[VirtualRunners] = []
 
-    def builder(self, name: str, network: LoopbackNetwork, clock: LoopClock) -> Callable[[], Awaitable[Service]]:
+    def builder(self, name: str, network: LoopbackNetwork, clock: Clock) -> Builder:
         """Return what builds the worker for its next life."""
 
         async def build() -> Service:
@@ -225,7 +284,8 @@ class _WorkerMachine:
             )
             dead = self._sessions.left_behind() if self._sessions is not None else ()
             self._sessions = MemorySessions(self._number * 0x100 + len(self.lives), dead)
-            self.lives.append(VirtualRunners(self._functions))
+            self.life = Life(self._loop)
+            self.lives.append(VirtualRunners(self._functions, context=self.life.context))
             return await nodeflow_worker.bootstrap.build(
                 settings,
                 connect=network.connector(address_of(name)),
@@ -236,21 +296,26 @@ class _WorkerMachine:
 
         return build
 
-    async def crash(self) -> None:
+    def crash(self) -> None:
         """The runners die with their agent."""
-        await self.lives[-1].close()
+        self.life.end()
+        self.lives[-1].kill_all()
 
 
 class _Process:
     """One simulated process."""
 
-    def __init__(self, name: str, network: LoopbackNetwork, build: Callable[[], Awaitable[Service]]) -> None:
+    def __init__(self, name: str, network: LoopbackNetwork, loop: VirtualLoop, build: Builder) -> None:
         self._name = name
+        self._address = address_of(name)
         self._network = network
+        self._loop = loop
         self._build = build
         self._service: Service | None = None
         self._server: LoopbackServer | None = None
         self._run: asyncio.Task[None] | None = None
+        self._remains: asyncio.Task[None] | None = None
+        self.life = Life(loop)
         self.drained = True
         """Whether every stop in order was over in time."""
 
@@ -262,23 +327,48 @@ class _Process:
     async def start(self, group: asyncio.TaskGroup) -> None:
         """Build, listen and run."""
         assert self._run is None, f"{self._name} runs already"
-        self._service = await self._build()
-        self._server = self._network.listen(address_of(self._name))
-        self._service.register(self._server)
-        self._run = group.create_task(self._service.run(), name=f"{self._name}.run")
+        await self.gone()
+        self.life = Life(self._loop)
+        self._service = service = await self._within(self._build())
+        self._server = self._network.listen(self._address, self.life.context)
+        service.register(self._server)
+        run = _run(service, self.life)
+        self._run = group.create_task(run, name=f"{self._name}.run", context=self.life.context.copy())
 
     async def ready(self) -> None:
         """Wait until calls can be answered."""
         assert self._service is not None, f"{self._name} does not run"
         await self._service.ready.wait()
 
-    async def kill(self) -> None:
-        """End at once. What its tasks still do while they are cancelled reaches nobody."""
+    def pause(self) -> None:
+        """Hold all that it does, as SIGSTOP."""
         assert self._run is not None, f"{self._name} does not run"
-        self._network.kill(address_of(self._name))
-        run, self._run, self._service, self._server = self._run, None, None, None
-        run.cancel()
-        await asyncio.wait([run])
+        self._network.pause(self._address)
+        self.life.pause()
+
+    def resume(self) -> None:
+        """Go on, as SIGCONT."""
+        self._network.resume(self._address)
+        self.life.resume()
+
+    def kill(self) -> None:
+        """End at once. What its tasks still do while they are cancelled reaches nobody; see `gone`."""
+        assert self._run is not None, f"{self._name} does not run"
+        self.life.end()
+        self._network.kill(self._address)
+        self._remains, self._run, self._service, self._server = self._run, None, None, None
+        self._remains.cancel()
+
+    async def ended(self) -> None:
+        """Wait until it was killed or has ended."""
+        if self._run is not None:
+            await asyncio.wait([self._run])
+
+    async def gone(self) -> None:
+        """Wait until nothing of a killed life runs any more."""
+        if self._remains is not None:
+            await asyncio.wait([self._remains])
+            self._remains = None
 
     async def stop(self) -> None:
         """End in the order of `nodeflow_shared.server`."""
@@ -288,11 +378,23 @@ class _Process:
         self._run, self._service, self._server = None, None, None
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                await service.drain()
+                await self._within(service.drain())
                 await asyncio.wait([run])
         except TimeoutError:
             self.drained = False
         await server.stop(None)
         run.cancel()
         await asyncio.wait([run])
-        await service.close()
+        await self._within(service.close())
+
+    def _within(self, work: Coroutine[None, None, T]) -> "asyncio.Task[T]":
+        """Have something done as this process does it."""
+        return self._loop.create_task(work, context=self.life.context.copy())
+
+
+async def _run(service: Service, life: Life) -> None:
+    try:
+        await service.run()
+    except Exception:
+        if not life.ended:  # what a dying process says of its end is nobody's concern
+            raise

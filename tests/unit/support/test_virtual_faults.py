@@ -1,0 +1,128 @@
+"""What the virtual suite's faults do, each by its effect on processes that live through it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import pytest
+from nodeflow.common.v1 import lifecycle_pb2 as life
+from tests.support.virtual_client import VirtualClient, value_of
+
+from nodeflow_testing.virtual_loop import run
+from nodeflow_testing.virtual_runners import Scripted, Value
+from nodeflow_testing.virtual_suite import SCHEDULER, STATE_MANAGER, WORKER_MANAGER, VirtualSuite
+
+STEPS: Final = 6
+STEP_S: Final = 5.0
+WORKER: Final = "worker-1"
+NAMES: Final = (STATE_MANAGER, WORKER_MANAGER, SCHEDULER, WORKER)
+
+
+def step(arguments: dict[str, Any], _: int) -> tuple[float, Scripted]:
+    return STEP_S, Value(arguments["last"] + 1)
+
+
+CHAIN: Final[dict[str, dict[str, object]]] = {
+    f"s{number}": {"function": "f:step", "with": {"last": f"${{nodes.s{number - 1}.output}}" if number else 0}}
+    for number in range(STEPS)
+}
+
+
+# Any: the suite's arguments.
+def on_suite(scenario: Callable[[VirtualSuite, VirtualClient, str], Awaitable[None]], **more: Any) -> VirtualSuite:
+    """Run a scenario while a chain of six tasks of five seconds runs on one worker; the chain must come to its end."""
+
+    async def main() -> VirtualSuite:
+        async with VirtualSuite({"f:step": step}, workers=1, slots=1, **more) as suite:
+            client = VirtualClient(suite)
+            execution_id = await client.submit(CHAIN, outputs={"last": f"${{nodes.s{STEPS - 1}.output}}"})
+            await scenario(suite, client, execution_id)
+            execution = await client.finished(execution_id)
+            assert execution.state == life.EXECUTION_STATE_COMPLETED
+            assert value_of(execution.outputs) == {"last": STEPS}
+            assert suite.together() == []
+        return suite
+
+    return run(main, seed=more.get("seed", 0))
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_paused_process_does_nothing_and_goes_on(name: str) -> None:
+    async def scenario(suite: VirtualSuite, _: VirtualClient, __: str) -> None:
+        await asyncio.sleep(2)
+        suite.pause(name)
+        assert suite.paused(name)
+        await asyncio.sleep(120)
+        # What was under way came to its end, and nobody could begin the next but one.
+        assert len(suite.executed) <= 2
+        suite.resume(name)
+        assert not suite.paused(name)
+
+    suite = on_suite(scenario)
+    assert suite.faults["pause"] == 1
+
+
+@pytest.mark.parametrize("runners", [False, True])
+def test_runners_go_on_while_their_agent_is_paused(runners: bool) -> None:
+    async def scenario(suite: VirtualSuite, _: VirtualClient, __: str) -> None:
+        await asyncio.sleep(2)
+        suite.pause(WORKER, runners=runners)
+        await asyncio.sleep(60)
+        assert len(suite.spans) == 1
+        assert (suite.spans[0].ended_s < now()) is not runners
+        suite.resume(WORKER)
+
+    on_suite(scenario)
+
+
+def test_a_worker_paused_for_longer_than_its_lease_loses_what_it_held() -> None:
+    async def scenario(suite: VirtualSuite, client: VirtualClient, execution_id: str) -> None:
+        await asyncio.sleep(2)
+        suite.pause(WORKER)
+        await asyncio.sleep(60)
+        suite.resume(WORKER)
+        await asyncio.sleep(30)
+        assert (await client.tasks(execution_id))[0].attempt_number == 2
+
+    on_suite(scenario)
+
+
+def test_a_process_that_is_paused_can_be_killed() -> None:
+    async def scenario(suite: VirtualSuite, _: VirtualClient, __: str) -> None:
+        for name in NAMES:
+            suite.pause(name)
+            await suite.kill(name)
+            assert not suite.running(name)
+            await suite.restart(name)
+            assert not suite.paused(name)
+
+    on_suite(scenario)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_process_is_killed_after_any_of_its_steps(name: str) -> None:
+    async def scenario(suite: VirtualSuite, _: VirtualClient, __: str) -> None:
+        await asyncio.sleep(2)
+        for steps in range(0, 45, 3):
+            suite.kill_after(name, steps)
+            await suite.ended(name)
+            assert not suite.running(name)
+            await suite.restart(name)
+            await suite.ready(name)
+
+    suite = on_suite(scenario)
+    assert suite.faults["kill_after"] == 15
+
+
+def test_an_order_to_kill_ends_with_the_life_that_it_was_for() -> None:
+    async def scenario(suite: VirtualSuite, _: VirtualClient, __: str) -> None:
+        suite.kill_after(SCHEDULER, 30)
+        await suite.kill(SCHEDULER)
+        await suite.restart(SCHEDULER)
+
+    suite = on_suite(scenario)
+    assert (suite.faults["kill"], suite.faults["kill_after"]) == (1, 0)
