@@ -4,7 +4,7 @@ Owns the translation from readiness to health. Must not know what makes a servic
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import grpc.aio
@@ -20,28 +20,42 @@ NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Readiness:
-    """The health servicer of one server; everything is NOT_SERVING until `follow` sees `ready` set."""
+    """The health servicer of one server; everything is NOT_SERVING until `follow` sees that it is ready.
 
-    def __init__(self, service_names: Sequence[str]) -> None:
-        self._names = (health.OVERALL_HEALTH, *service_names)
+    `ready` is that of the process, and of all its services but those in `parts`, which have their own.
+    """
+
+    def __init__(
+        self, service_names: Sequence[str], ready: asyncio.Event, parts: Mapping[str, asyncio.Event] | None = None
+    ) -> None:
+        self._ready = ready
+        self._names: dict[asyncio.Event, list[str]] = {ready: [health.OVERALL_HEALTH]}
+        for name in service_names:
+            self._names.setdefault((parts or {}).get(name, ready), []).append(name)
         self._servicer = health.aio.HealthServicer()
 
     async def register(self, server: grpc.aio.Server) -> None:
         """Add the health service to a server that has not started yet."""
-        await self._set_all(NOT_SERVING)
+        for names in self._names.values():
+            await self._set(names, NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
-    async def follow(self, ready: asyncio.Event, on_first: Callable[[], None]) -> None:
-        """Show `ready` as health, until cancelled; call `on_first` when it is set for the first time."""
-        await ready.wait()
-        await self._set_all(SERVING)
-        on_first()
+    async def follow(self, on_first: Callable[[], None]) -> None:
+        """Show what is ready as health, until cancelled; call `on_first` when the process is for the first time."""
+        async with asyncio.TaskGroup() as group:
+            for ready, names in self._names.items():
+                group.create_task(self._follow(ready, names), name=f"readiness.{names[0]}")
+            await self._ready.wait()
+            await self._set(self._names[self._ready], SERVING)
+            on_first()
+
+    async def _follow(self, ready: asyncio.Event, names: Sequence[str]) -> None:
         while True:
+            await ready.wait()
+            await self._set(names, SERVING)
             while ready.is_set():  # noqa: ASYNC110  # an Event has no wait for its clearing
                 await asyncio.sleep(LOST_READINESS_POLL_S)
-            await self._set_all(NOT_SERVING)
-            await ready.wait()
-            await self._set_all(SERVING)
+            await self._set(names, NOT_SERVING)
 
     async def end(self) -> None:
         """Show NOT_SERVING everywhere, for good."""
@@ -51,6 +65,6 @@ class Readiness:
         except TimeoutError:
             pass
 
-    async def _set_all(self, status: int) -> None:
-        for name in self._names:
+    async def _set(self, names: Sequence[str], status: int) -> None:
+        for name in names:
             await self._servicer.set(name, status)

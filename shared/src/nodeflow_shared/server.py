@@ -7,8 +7,9 @@ import asyncio
 import gc
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Protocol, TypeVar
 
 import grpc.aio
@@ -31,7 +32,7 @@ try:
 except ImportError:  # it does not exist for every platform, and asyncio's own loop does as well
     _new_fast_loop = asyncio.new_event_loop
 
-__all__ = ["Service", "StartupError", "run_service", "serve"]
+__all__ = ["WHOLE", "Service", "StartupError", "run_service", "serve"]
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -62,6 +63,9 @@ _OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 10_000),
 )
 
+WHOLE: Final[Mapping[str, asyncio.Event]] = MappingProxyType({})
+"""The `parts_ready` of a service that is in order as a whole, or not at all."""
+
 _log = get_log()
 
 
@@ -81,6 +85,11 @@ class Service(Protocol):
     @property
     def ready(self) -> asyncio.Event:
         """Set when calls can be answered; cleared and set again when that is lost and regained. Health shows it."""
+        ...
+
+    @property
+    def parts_ready(self) -> Mapping[str, asyncio.Event]:
+        """Those of its services that can be out of order alone, by full proto name; `ready` is that of the others."""
         ...
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -166,7 +175,7 @@ class _Process:
         self._parent = parent
         self._stop = asyncio.Event()
         self._drain_timeout_s = settings.drain_timeout_s
-        self._readiness = Readiness(service.service_names)
+        self._readiness = Readiness(service.service_names, service.ready, service.parts_ready)
         self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
         self._address = ""
 
@@ -201,7 +210,7 @@ class _Process:
         self._stop.set()
 
     async def _follow_readiness(self) -> None:
-        await self._readiness.follow(self._service.ready, self._announce)
+        await self._readiness.follow(self._announce)
 
     async def _follow_parent(self) -> None:
         await wait_for_orphanhood(self._parent)

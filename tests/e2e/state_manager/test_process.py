@@ -1,64 +1,22 @@
 """The state-manager as a process: what it promised before it was killed, and how it starts and stops."""
 
-import asyncio
-import json
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
-from google.protobuf.duration_pb2 import Duration
-from nodeflow.common.v1 import lifecycle_pb2
-from nodeflow.state_manager.v1 import log_pb2
 from nodeflow.state_manager.v1 import state_manager_service_pb2 as pb
 from nodeflow.state_manager.v1 import state_manager_service_pb2_grpc as pb_grpc
+from tests.e2e.state_manager.processes import Server, Writer, acquire, launch, read, start
 
 from nodeflow_shared.channel import open_channel
 from nodeflow_shared.streams import Outbox
 
-SHARDS = 4
-EXECUTIONS_PER_SHARD = 5
 # What the writer keeps under way, so that the kill falls into the middle of a commit.
 PIPELINED = 8
 ACKNOWLEDGED_BEFORE_KILL = 150
-
-
-class Server:
-    """One process on a data directory."""
-
-    def __init__(self, process: asyncio.subprocess.Process, address: str) -> None:
-        self.process = process
-        self.address = address
-
-    async def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        await self.process.wait()
-
-
-def environment(directory: Path) -> dict[str, str]:
-    ours = {"DATA_DIR": str(directory), "SHARD_COUNT": str(SHARDS), "BIND": "127.0.0.1:0", "LOG_FORMAT": "json"}
-    return {**os.environ, **{f"NODEFLOW_STATE_MANAGER_{name}": value for name, value in ours.items()}}
-
-
-async def launch(directory: Path) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "nodeflow_state_manager", env=environment(directory), stderr=asyncio.subprocess.PIPE
-    )
-
-
-async def start(directory: Path) -> Server:
-    process = await launch(directory)
-    assert process.stderr is not None
-    async with asyncio.timeout(30):
-        async for line in process.stderr:
-            event = json.loads(line)
-            if event["event"] == "ready":
-                return Server(process, event["address"])
-    raise AssertionError("the process ended before it was ready")
 
 
 @pytest.fixture
@@ -69,61 +27,10 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         await server.kill()
 
 
-class Writer:
-    """Writes chunks to all shards as fast as they are answered, and remembers which were acknowledged."""
-
-    def __init__(self) -> None:
-        self.offsets = [0] * SHARDS
-        self.sequences: dict[str, int] = {}
-        self.sent: dict[int, pb.AppendRequest] = {}
-        self.acknowledged: set[int] = set()
-
-    def batch(self) -> pb.AppendRequest:
-        number = len(self.sent)
-        request = pb.AppendRequest(batch_id=number, shards=[self._part(number, shard) for shard in range(SHARDS)])
-        self.sent[number] = request
-        return request
-
-    def _part(self, number: int, shard: int) -> pb.ShardAppend:
-        part = pb.ShardAppend(shard=shard, fencing_token=1, expected_offset=self.offsets[shard])
-        for index in range(EXECUTIONS_PER_SHARD):
-            name = f"{shard}-{index}"
-            last = self.sequences.get(name, 0)
-            if not last:
-                state = lifecycle_pb2.EXECUTION_STATE_RUNNING
-                part.records.append(
-                    log_pb2.ExecutionRecord(execution_id=name, tenant="default", shard=shard, state=state)
-                )
-            data = f"{number} {name} ".encode() * 50
-            part.chunks.append(log_pb2.Chunk(execution_id=name, first_sequence=last + 1, event_count=2, data=data))
-            self.sequences[name] = last + 2
-            self.offsets[shard] += 2
-        return part
-
-    def expected(self, execution_id: str) -> list[tuple[int, int, bytes]]:
-        """Return the chunks of all batches, acknowledged or not."""
-        return [
-            (chunk.first_sequence, chunk.first_sequence + 1, chunk.data)
-            for _, request in sorted(self.sent.items())
-            for part in request.shards
-            for chunk in part.chunks
-            if chunk.execution_id == execution_id
-        ]
-
-
-async def read(stub: pb_grpc.StateManagerServiceStub, execution_id: str) -> list[tuple[int, int, bytes]]:
-    request = pb.ReadExecutionRequest(execution_id=execution_id)
-    return [
-        (chunk.first_sequence, chunk.first_sequence + chunk.event_count - 1, chunk.data)
-        async for response in stub.ReadExecution(request)
-        for chunk in response.chunks
-    ]
-
-
 async def write_until_killed(server: Server, writer: Writer) -> None:
     async with open_channel(server.address) as channel:
         stub = pb_grpc.StateManagerServiceStub(channel)
-        await stub.AcquireShards(pb.AcquireShardsRequest(holder="s0", lease_timeout=Duration(seconds=60)))
+        await acquire(stub)
         requests: Outbox[pb.AppendRequest] = Outbox(PIPELINED * 2)
         for _ in range(PIPELINED):
             await requests.put(writer.batch())
@@ -185,7 +92,7 @@ async def test_a_stop_answers_what_was_sent_and_ends_the_stream(server: Server) 
     writer = Writer()
     async with open_channel(server.address) as channel:
         stub = pb_grpc.StateManagerServiceStub(channel)
-        await stub.AcquireShards(pb.AcquireShardsRequest(holder="s0", lease_timeout=Duration(seconds=60)))
+        await acquire(stub)
         requests: Outbox[pb.AppendRequest] = Outbox()
         await requests.put(writer.batch())
 

@@ -14,6 +14,7 @@ from nodeflow_shared.server import StartupError, run_service
 from nodeflow_shared.settings import ServiceSettings
 
 SERVICE = "test.v1.Probe"
+PART = "test.v1.Part"
 
 
 class ProbeSettings(ServiceSettings):
@@ -26,11 +27,13 @@ class Probe:
     """Serves `Echo`; a test opens its gates. By itself it becomes ready at once and drains at once."""
 
     name = "probe"
-    service_names: Sequence[str] = (SERVICE,)
+    service_names: Sequence[str] = (SERVICE, PART)
 
     def __init__(self, mode: str = "serve") -> None:
         self.ready = asyncio.Event()
         self.ready.set()
+        self.part_ready = asyncio.Event()
+        self.parts_ready = {PART: self.part_ready}
         self.draining = asyncio.Event()
         self.may_drain = asyncio.Event()
         self.may_drain.set()

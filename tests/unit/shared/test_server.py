@@ -15,7 +15,7 @@ import pytest
 import structlog.testing
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from tests.unit.shared.probe import SERVICE, Probe, ProbeSettings
+from tests.unit.shared.probe import PART, SERVICE, Probe, ProbeSettings
 
 from nodeflow_shared.channel import open_channel
 from nodeflow_shared.server import StartupError, serve
@@ -90,6 +90,18 @@ async def test_health_follows_readiness_overall_and_per_service() -> None:
         assert [await anext(overall), await anext(own)] == [SERVING, SERVING]
 
 
+async def test_a_part_that_is_out_of_order_alone_says_so_alone() -> None:
+    probe = Probe()
+    async with served(probe) as running:
+        part = running.watch_health(PART)
+        assert await anext(part) == NOT_SERVING
+        probe.part_ready.set()
+        assert await anext(part) == SERVING
+        probe.part_ready.clear()
+        assert await anext(part) == NOT_SERVING
+        assert [await running.health(""), await running.health(SERVICE)] == [SERVING, SERVING]
+
+
 async def test_reflection_lists_the_services() -> None:
     async with served(Probe()) as running:
         channel: Any = running.channel  # the stub file knows blocking channels only
@@ -100,6 +112,7 @@ async def test_reflection_lists_the_services() -> None:
     assert sorted(service.name for service in reply.list_services_response.service) == [
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
+        PART,
         SERVICE,
     ]
 

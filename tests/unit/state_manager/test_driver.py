@@ -10,6 +10,8 @@ from nodeflow_shared.clock import SystemClock
 from nodeflow_shared.errors import Internal, InvalidInput, Unavailable
 from nodeflow_state_manager.domain.values import AppendBatch, Refusal, RefusalReason
 from nodeflow_state_manager.driver import AppendStream, LogDriver
+from nodeflow_state_manager.ports import StoreFull
+from nodeflow_state_manager.writability import ROOM_BYTES, Writability
 from nodeflow_testing.memory_store import MemoryStore
 
 Driver = LogDriver[AppendBatch]
@@ -44,11 +46,20 @@ async def store() -> GatedStore:
 
 
 @pytest.fixture
-async def driver(store: GatedStore) -> AsyncIterator[Driver]:
-    driver = LogDriver(store, waiting_limit_bytes=LIMIT_BYTES, recheck_s=0.001)
+async def writability(store: GatedStore) -> Writability:
+    return Writability("events", store.check_writable, first_probe_s=0.001)
+
+
+def a_driver(store: GatedStore, writability: Writability) -> Driver:
+    return LogDriver(store, waiting_limit_bytes=LIMIT_BYTES, writability=writability)
+
+
+@pytest.fixture
+async def driver(store: GatedStore, writability: Writability) -> AsyncIterator[Driver]:
+    driver = a_driver(store, writability)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(driver.run())
-        await driver.ready.wait()
+        await writability.ready.wait()
         yield driver
         store.gate.set()
         running.cancel()
@@ -153,7 +164,9 @@ async def test_a_malformed_batch_ends_the_stream_after_the_answers_that_are_ther
         await client.rest()
 
 
-async def test_a_store_that_cannot_write_ends_all_streams_until_it_can(driver: Driver, store: GatedStore) -> None:
+async def test_a_store_that_cannot_write_ends_all_streams_until_it_can(
+    driver: Driver, store: GatedStore, writability: Writability
+) -> None:
     one, two = Client(driver), Client(driver)
     store.gate.clear()
     one.submit(1, a_batch(a_start("a")))
@@ -165,25 +178,33 @@ async def test_a_store_that_cannot_write_ends_all_streams_until_it_can(driver: D
     store.failing = True
     store.gate.set()
     for answers in (ones, twos):
-        with pytest.raises(Unavailable, match="disk is full"):
+        with pytest.raises(StoreFull, match="disk is full"):
             await answers
-    assert not driver.ready.is_set()
+    assert not writability.ready.is_set()
+    groups = len(store.groups)
+    late = Client(driver)
+    late.submit(1, a_batch(a_start("a")))
+    with pytest.raises(StoreFull, match="disk is full"):  # told at once, and nothing is tried
+        await late.rest()
+    assert len(store.groups) == groups
     store.failing = False
     async with asyncio.timeout(10):
-        await driver.ready.wait()
+        await writability.ready.wait()
     again = Client(driver)
     again.submit(1, a_batch(a_start("a"), a_start("b", shard=1)))
     again.end()
     assert await again.rest() == [(1, [])]
 
 
-async def test_a_fault_of_ours_ends_the_streams_it_hit_and_not_the_service(driver: Driver, store: GatedStore) -> None:
+async def test_a_fault_of_ours_ends_the_streams_it_hit_and_not_the_service(
+    driver: Driver, store: GatedStore, writability: Writability
+) -> None:
     client = Client(driver)
     store.bug = ZeroDivisionError()
     client.submit(1, a_batch(a_start("a")))
     with pytest.raises(Internal):
         await client.rest()
-    assert driver.ready.is_set()
+    assert writability.ready.is_set()
     store.bug = None
     again = Client(driver)
     again.submit(1, a_batch(a_start("a")))
@@ -191,10 +212,10 @@ async def test_a_fault_of_ours_ends_the_streams_it_hit_and_not_the_service(drive
     assert await again.rest() == [(1, [])]
 
 
-async def test_a_drain_commits_what_waits_and_ends_streams(store: GatedStore) -> None:
-    driver = LogDriver(store, waiting_limit_bytes=LIMIT_BYTES)
+async def test_a_drain_commits_what_waits_and_ends_streams(store: GatedStore, writability: Writability) -> None:
+    driver = a_driver(store, writability)
     running = await in_background(driver.run())
-    await driver.ready.wait()
+    await writability.ready.wait()
     store.gate.clear()
     client = Client(driver)
     got: list[int] = []
@@ -230,3 +251,26 @@ async def test_a_client_that_leaves_takes_its_task_along(driver: Driver) -> None
     await asyncio.wait([feed])
     assert feed.cancelled()
     assert driver._feeds == {}
+
+
+async def test_a_full_store_is_written_to_again_when_there_is_more_than_a_little_room() -> None:
+    asked: list[int] = []
+    free = 0
+
+    async def probe(room_bytes: int) -> None:
+        asked.append(room_bytes)
+        if free < room_bytes:
+            raise StoreFull("no room")
+
+    writability = Writability("events", probe, first_probe_s=0.001)
+    running = await in_background(writability.run())
+    await writability.ready.wait()
+    writability.lose(StoreFull("no room"), 10)
+    await until(lambda: len(asked) >= 2)
+    assert not writability.ready.is_set()
+    writability.lose(StoreFull("no room"), 3 * ROOM_BYTES)
+    free = 3 * ROOM_BYTES
+    async with asyncio.timeout(10):
+        await writability.ready.wait()
+    assert (asked[0], asked[-1]) == (ROOM_BYTES, 3 * ROOM_BYTES)
+    running.cancel()

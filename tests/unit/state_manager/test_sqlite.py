@@ -96,7 +96,7 @@ async def test_a_full_disk_fails_the_group_whole_and_the_store_goes_on(tmp_path:
         await store.append([a_batch(a_start("b", shard=1)), a_batch(a_part(1, *large))])
     assert await store.get_executions(["b"]) == []
     assert len(await chunks_of(store, "a")) == 1
-    await store.check_writable()
+    await store.check_writable(1)
     assert await append(store, a_start("b", shard=1), a_part(1, a_chunk("a", 2))) == []
     await store.close()
     again = await open_sqlite(tmp_path, 4)

@@ -256,8 +256,12 @@ async def test_a_stream_that_is_over_leaves_no_task_behind(worker: Worker) -> No
         await stream.next("hello")
         stream.end(grpc.StatusCode.UNAVAILABLE)
     await (await worker.manager.stream()).next("hello")
-    readers = [each for each in asyncio.all_tasks() if "_consume_request_iterator" in repr(each.get_coro())]
-    assert len(readers) == 2  # this stream's, and that of output
+
+    def readers() -> int:
+        return sum("_consume_request_iterator" in repr(each.get_coro()) for each in asyncio.all_tasks())
+
+    # This stream's, and that of output. The one before ends a few turns of the loop later than its stream.
+    await until(lambda: readers() == 2)
 
 
 async def test_a_drain_finishes_what_is_held_and_leaves(worker: Worker) -> None:

@@ -40,7 +40,7 @@ from nodeflow_state_manager.domain.values import (
     WorkerSession,
     WorkflowRecord,
 )
-from nodeflow_state_manager.ports import StoreFailed
+from nodeflow_state_manager.ports import StoreFull
 
 CHUNKS_PER_SLICE = 256
 PIECE_BYTES = 1 << 20
@@ -134,7 +134,7 @@ class MemoryStore:
                 refusals[number].append(refusal)
         return refusals
 
-    async def check_writable(self) -> None:
+    async def check_writable(self, room_bytes: int) -> None:
         await self._write()
 
     async def read_open(self, shards: Sequence[HeldShard]) -> AsyncIterator[Sequence[ExecutionSlice]]:
@@ -242,7 +242,7 @@ class MemoryStore:
         """A write lets others run before it happens, as one on a thread does."""
         await asyncio.sleep(0)
         if self.failing:
-            raise StoreFailed("the database refuses: disk is full", retry_after_s=1.0)
+            raise StoreFull("the database refuses: disk is full", retry_after_s=1.0)
 
     def _append(self, part: ShardAppend) -> Refusal | None:
         missing = [use for use in part.artifacts if (use.tenant, use.digest) not in self._artifacts]
@@ -317,9 +317,10 @@ class MemoryStore:
 
 
 class MemoryArtifactFiles:
-    """See nodeflow_state_manager.ports.ArtifactFiles."""
+    """See nodeflow_state_manager.ports.ArtifactFiles. `failing` makes every upload fail, as a full disk does."""
 
     def __init__(self, *, max_bytes: int = 1 << 30) -> None:
+        self.failing = False
         self._max_bytes = max_bytes
         self._bytes: dict[tuple[str, str], bytes] = {}
 
@@ -329,11 +330,16 @@ class MemoryArtifactFiles:
             data += piece
             if len(data) > self._max_bytes:
                 raise QuotaExceeded(f"the artifact is larger than {self._max_bytes} bytes, the limit")
+        await self.check_writable(0)
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         if expected_digest not in ("", digest):
             raise invalid("header.digest", f"the bytes have digest {digest}, not {expected_digest}")
         self._bytes[check_tenant(tenant), digest] = bytes(data)
         return digest, len(data)
+
+    async def check_writable(self, room_bytes: int) -> None:
+        if self.failing:
+            raise StoreFull("the artifact directory refuses: disk is full", retry_after_s=1.0)
 
     async def read(self, tenant: str, digest: str) -> AsyncIterator[bytes]:
         data = self._bytes.get((check_tenant(tenant), check_digest(digest)))

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from nodeflow_state_manager.domain.values import LogChunk, Refusal, StoredLogChunk
-from nodeflow_state_manager.ports import StoreFailed
+from nodeflow_state_manager.ports import StoreFull
 
 CHUNKS_PER_READ = 16
 
@@ -17,7 +17,7 @@ class MemoryLogStore:
         self._chunks: dict[tuple[str, str], list[LogChunk]] = {}
 
     async def append(self, batches: Sequence[Sequence[LogChunk]]) -> list[list[Refusal]]:
-        await self.check_writable()
+        await self.check_writable(0)
         for batch in batches:
             for chunk in batch:
                 stored = self._chunks.setdefault((chunk.tenant, chunk.execution_id), [])
@@ -26,10 +26,10 @@ class MemoryLogStore:
                     stored.append(chunk)
         return [[] for _ in batches]
 
-    async def check_writable(self) -> None:
+    async def check_writable(self, room_bytes: int) -> None:
         await asyncio.sleep(0)
         if self.failing:
-            raise StoreFailed("the memory refuses")
+            raise StoreFull("the memory refuses", retry_after_s=1.0)
 
     async def last_position(self, tenant: str, execution_id: str) -> int:
         return len(self._chunks.get((tenant, execution_id), ()))

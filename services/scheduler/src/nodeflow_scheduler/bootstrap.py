@@ -28,6 +28,7 @@ from nodeflow_scheduler.servicer import SchedulerServicer
 from nodeflow_scheduler.tailing import Tailing
 from nodeflow_shared.channel import open_channel
 from nodeflow_shared.clock import Clock, SystemClock
+from nodeflow_shared.server import WHOLE
 from nodeflow_shared.streams import Inbox
 
 Connect = Callable[[str], grpc.aio.Channel]
@@ -37,6 +38,7 @@ class SchedulerService:
     """The scheduler as a process serves it."""
 
     name = "scheduler"
+    parts_ready = WHOLE
 
     def __init__(
         self, settings: Settings, connect: Connect, clock: Clock, random_bytes: Callable[[int], bytes]

@@ -16,6 +16,7 @@ from nodeflow_state_manager import wire
 from nodeflow_state_manager.domain.names import check_digest, check_tenant, invalid
 from nodeflow_state_manager.domain.values import ArtifactRecord
 from nodeflow_state_manager.ports import ArtifactFiles, Store
+from nodeflow_state_manager.writability import Writability
 
 # Any: a context's type arguments are the messages, which the handlers' signatures say already.
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -27,19 +28,22 @@ MAX_DIGESTS: Final = 1_000
 class ArtifactServicer(pb_grpc.ArtifactServiceServicer):
     """Stores and reads artifacts. One that has no entry does not exist, whatever bytes lie around."""
 
-    def __init__(self, store: Store, files: ArtifactFiles) -> None:
+    def __init__(self, store: Store, files: ArtifactFiles, *, of_store: Writability, of_files: Writability) -> None:
         self._store = store
         self._files = files
+        self._of_store = of_store
+        self._of_files = of_files
 
     async def UploadArtifact(
         self, request_iterator: AsyncIterator[pb.UploadArtifactRequest], context: Context
     ) -> pb.UploadArtifactResponse:
         """Store bytes."""
         header = await _header(request_iterator)
-        digest, size = await self._files.receive(header.tenant, _pieces(request_iterator), header.digest)
+        pieces = _pieces(request_iterator)
+        digest, size = await self._of_files.watched(self._files.receive(header.tenant, pieces, header.digest))
         content_type = header.content_type or DEFAULT_CONTENT_TYPE
         record = ArtifactRecord(tenant=header.tenant, digest=digest, size_bytes=size, content_type=content_type)
-        await self._store.put_artifact(record)
+        await self._of_store.watched(self._store.put_artifact(record))
         return pb.UploadArtifactResponse(artifact=payload_pb2.ArtifactReference(digest=digest, size_bytes=size))
 
     async def DownloadArtifact(

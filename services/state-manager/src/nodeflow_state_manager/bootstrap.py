@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 import grpc.aio
 from nodeflow.state_manager.v1 import (
@@ -24,31 +25,38 @@ from nodeflow_state_manager.log_servicer import LogServicer
 from nodeflow_state_manager.ports import ArtifactFiles, LogStore, Store
 from nodeflow_state_manager.servicer import StateManagerServicer
 from nodeflow_state_manager.task_logs import TaskLogs
+from nodeflow_state_manager.writability import Writability
+
+_STATE_MANAGER: Final = state_manager_service_pb2.DESCRIPTOR.services_by_name["StateManagerService"].full_name
+_ARTIFACTS: Final = artifact_service_pb2.DESCRIPTOR.services_by_name["ArtifactService"].full_name
+_LOGS: Final = log_service_pb2.DESCRIPTOR.services_by_name["LogService"].full_name
 
 
 class StateManager:
     """The service as a process runs it; see nodeflow_shared.server.Service."""
 
     name = "state-manager"
-    service_names: Sequence[str] = (
-        state_manager_service_pb2.DESCRIPTOR.services_by_name["StateManagerService"].full_name,
-        artifact_service_pb2.DESCRIPTOR.services_by_name["ArtifactService"].full_name,
-        log_service_pb2.DESCRIPTOR.services_by_name["LogService"].full_name,
-    )
+    service_names: Sequence[str] = (_STATE_MANAGER, _ARTIFACTS, _LOGS)
 
     def __init__(self, settings: StateManagerSettings, store: Store, files: ArtifactFiles, log_store: LogStore) -> None:
         self._store = store
         self._files = files
         self._log_store = log_store
-        self._driver = LogDriver(store, waiting_limit_bytes=settings.waiting_limit_bytes)
+        of_store = Writability("events", store.check_writable)
+        of_logs = Writability("task_logs", log_store.check_writable)
+        self._of_files = of_files = Writability("artifacts", files.check_writable)
+        self._driver = LogDriver(store, waiting_limit_bytes=settings.waiting_limit_bytes, writability=of_store)
         self._servicer = StateManagerServicer(
-            store, self._driver, max_lease_timeout_ms=round(settings.max_lease_timeout_s * 1_000)
+            store, self._driver, of_store, max_lease_timeout_ms=round(settings.max_lease_timeout_s * 1_000)
         )
-        self._artifacts = ArtifactServicer(store, files)
+        self._artifacts = ArtifactServicer(store, files, of_store=of_store, of_files=of_files)
         self._task_logs = TaskLogs(log_store)
-        self._task_log_driver = LogDriver(self._task_logs, waiting_limit_bytes=settings.log_waiting_limit_bytes)
+        self._task_log_driver = LogDriver(
+            self._task_logs, waiting_limit_bytes=settings.log_waiting_limit_bytes, writability=of_logs
+        )
         self._logs = LogServicer(self._task_logs, self._task_log_driver)
-        self.ready: asyncio.Event = self._driver.ready
+        self.ready: asyncio.Event = of_store.ready
+        self.parts_ready = {_ARTIFACTS: of_files.ready, _LOGS: of_logs.ready}
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add all services."""
@@ -59,8 +67,11 @@ class StateManager:
     async def run(self) -> None:
         """Commit what arrives, until drained."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._driver.run(), name="event-log")
+            probes = group.create_task(self._of_files.run(), name="artifacts.probes")
+            events = group.create_task(self._driver.run(), name="event-log")
             group.create_task(self._task_log_driver.run(), name="task-logs")
+            await asyncio.wait([events])
+            probes.cancel()
 
     async def drain(self) -> None:
         """Commit what waits, and end the streams that append or follow."""

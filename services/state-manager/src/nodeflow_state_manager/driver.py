@@ -1,6 +1,6 @@
 """The loop of the log: gathers the batches of all Append streams, commits them together, answers each stream in order.
 
-Owns group commit, flow control, and what it means that a store cannot write. Must not know messages, nor SQL.
+Owns group commit and flow control. Must not know messages, nor SQL.
 While one group commits, the next gathers: an idle service answers after one commit, a busy one puts more into each.
 """
 
@@ -14,11 +14,10 @@ from nodeflow_shared.logs import get_log
 from nodeflow_shared.streams import Inbox, Outbox
 from nodeflow_state_manager.domain.values import Refusal
 from nodeflow_state_manager.ports import Appends, StoreFailed
+from nodeflow_state_manager.writability import Writability
 
 # Batches of one stream that were read and whose answers were not taken: beyond it, the stream is not read on.
 STREAM_LIMIT: Final = 1_024
-
-RECHECK_S: Final = 0.5
 
 _log = get_log()
 
@@ -115,14 +114,14 @@ class AppendStream(Generic[B]):
 
 
 class LogDriver(Generic[B]):
-    """Group commit over a store, whatever a batch is.
+    """Group commit over a store, whatever a batch is. `run` is its life.
 
-    `run` is its life; `ready` tells whether the last write succeeded.
+    While the store cannot be written to, whatever comes is answered with the reason at once, and nothing is tried.
     """
 
-    def __init__(self, store: Appends[B], *, waiting_limit_bytes: int, recheck_s: float = RECHECK_S) -> None:
+    def __init__(self, store: Appends[B], *, waiting_limit_bytes: int, writability: Writability) -> None:
         self._store = store
-        self._recheck_s = recheck_s
+        self._writability = writability
         self._inbox: Inbox[_Waiting[B]] = Inbox()
         self._budget = _Budget(waiting_limit_bytes)
         self._feeds: dict[AppendStream[B], asyncio.Task[None]] = {}
@@ -131,17 +130,16 @@ class LogDriver(Generic[B]):
         self._idle = asyncio.Event()
         self._idle.set()
         self._drained = asyncio.Event()
-        self.ready = asyncio.Event()
 
     async def run(self) -> None:
         """Commit what arrives, until drained."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             commits = tasks.create_task(self._commit_groups(), name="log.commits")
-            self.ready.set()
+            probes = tasks.create_task(self._writability.run(), name="log.probes")
             await self._drained.wait()
             self._tasks = None
-            for task in (commits, *self._feeds.values()):
+            for task in (commits, probes, *self._feeds.values()):
                 task.cancel()
 
     async def drain(self) -> None:
@@ -208,11 +206,14 @@ class LogDriver(Generic[B]):
         group = [waiting for waiting in group if not waiting.stream.failed]
         if not group:
             return
+        if self._writability.problem is not None:
+            self._fail(group, self._writability.problem)
+            return
         try:
             results = await self._store.append([waiting.batch for waiting in group])
         except StoreFailed as error:
+            self._writability.lose(error, sum(waiting.size_bytes for waiting in group))
             self._fail(group, error)
-            await self._wait_until_writable(error)
         except Exception as error:  # noqa: BLE001  -- one bad batch must not end the service
             _log.error("append_failed", batches=len(group), exc_info=error)
             self._fail(group, Internal("the append failed; the server's log has the details"))
@@ -223,27 +224,6 @@ class LogDriver(Generic[B]):
     def _fail(self, group: Sequence[_Waiting[B]], error: NodeflowError) -> None:
         for stream in dict.fromkeys(waiting.stream for waiting in group):
             stream.fail(error)
-
-    async def _wait_until_writable(self, error: StoreFailed) -> None:
-        """Not ready until a write succeeds; batches that arrive meanwhile wait no longer than a check."""
-        _log.error("store_not_writable", error=error.message)
-        self.ready.clear()
-        while not self._draining:
-            try:
-                await self._store.check_writable()
-            except StoreFailed as again:
-                self._fail(self._inbox_taken(), again)
-                await asyncio.sleep(self._recheck_s)
-            else:
-                _log.info("store_writable")
-                self.ready.set()
-                return
-
-    def _inbox_taken(self) -> Sequence[_Waiting[B]]:
-        taken = self._inbox.take()
-        for waiting in taken:
-            self._budget.free(waiting.size_bytes)
-        return taken
 
 
 def _stopping() -> Unavailable:

@@ -47,8 +47,8 @@ class Appends(Protocol[B_contra]):
         """Commit batches in one transaction; return the refused parts of each."""
         ...
 
-    async def check_writable(self) -> None:
-        """Commit something small; raises StoreFailed if that fails."""
+    async def check_writable(self, room_bytes: int) -> None:
+        """Commit something small, and see that there is room for so many bytes more; raises StoreFailed if not."""
         ...
 
 
@@ -76,8 +76,8 @@ class Store(Protocol):
         """Commit batches in one transaction; return the refused parts of each. `domain.append` has the rules."""
         ...
 
-    async def check_writable(self) -> None:
-        """Commit something small; raises StoreFailed if that fails."""
+    async def check_writable(self, room_bytes: int) -> None:
+        """Commit something small, and see that there is room for so many bytes more; raises StoreFailed if not."""
         ...
 
     def read_open(self, shards: Sequence[HeldShard]) -> AsyncIterator[Sequence[ExecutionSlice]]:
@@ -160,8 +160,8 @@ class LogStore(Protocol):
         """
         ...
 
-    async def check_writable(self) -> None:
-        """Commit something small; raises StoreFailed if that fails."""
+    async def check_writable(self, room_bytes: int) -> None:
+        """Commit something small, and see that there is room for so many bytes more; raises StoreFailed if not."""
         ...
 
     async def last_position(self, tenant: str, execution_id: str) -> int:
@@ -194,9 +194,13 @@ class ArtifactFiles(Protocol):
     async def receive(self, tenant: str, pieces: AsyncIterator[bytes], expected_digest: str) -> tuple[str, int]:
         """Store bytes durably; return their digest and size.
 
-        Raises InvalidInput if the digest is not the expected one (empty: any), QuotaExceeded if there are too many, and
-        whatever `pieces` raises; nothing stays behind then.
+        Raises InvalidInput if the digest is not the expected one (empty: any), QuotaExceeded if there are too many,
+        StoreFull if there is no room, and whatever `pieces` raises; nothing stays behind then.
         """
+        ...
+
+    async def check_writable(self, room_bytes: int) -> None:
+        """See that there is room for so many bytes; raises StoreFailed if not."""
         ...
 
     def read(self, tenant: str, digest: str) -> AsyncIterator[bytes]:

@@ -18,6 +18,7 @@ from nodeflow_state_manager.domain.paging import decode_token, encode_token, pag
 from nodeflow_state_manager.domain.values import AppendBatch, ExecutionSlice
 from nodeflow_state_manager.driver import AppendStream, LogDriver
 from nodeflow_state_manager.ports import Store
+from nodeflow_state_manager.writability import Writability
 
 T = TypeVar("T")
 
@@ -32,8 +33,16 @@ LATEST: Final = "@latest"
 class StateManagerServicer(pb_grpc.StateManagerServiceServicer):
     """Answers from the store; appends go through the driver."""
 
-    def __init__(self, store: Store, driver: LogDriver[AppendBatch], *, max_lease_timeout_ms: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        driver: LogDriver[AppendBatch],
+        writability: Writability,
+        *,
+        max_lease_timeout_ms: int,
+    ) -> None:
         self._store = store
+        self._written = writability.watched
         self._driver = driver
         self._max_lease_timeout_ms = max_lease_timeout_ms
 
@@ -42,7 +51,7 @@ class StateManagerServicer(pb_grpc.StateManagerServiceServicer):
         holder = _required(request.holder, "holder")
         shards = wire.check_shards(list(request.shards), self._store.shard_count)
         timeout_ms = self._lease_timeout_ms(request.lease_timeout)
-        leases = await self._store.acquire_shards(holder, shards, timeout_ms)
+        leases = await self._written(self._store.acquire_shards(holder, shards, timeout_ms))
         return pb.AcquireShardsResponse(
             leases=[wire.lease_message(lease, timeout_ms) for lease in leases], shard_count=self._store.shard_count
         )
@@ -52,13 +61,14 @@ class StateManagerServicer(pb_grpc.StateManagerServiceServicer):
         holder = _required(request.holder, "holder")
         held = wire.held_shards(request.shards, self._store.shard_count)
         timeout_ms = self._lease_timeout_ms(request.lease_timeout)
-        lost = await self._store.renew_shards(holder, held, timeout_ms)
+        lost = await self._written(self._store.renew_shards(holder, held, timeout_ms))
         return pb.RenewShardsResponse(lost=lost, lease_timeout=wire.duration(timeout_ms))
 
     async def ReleaseShards(self, request: pb.ReleaseShardsRequest, context: Context) -> pb.ReleaseShardsResponse:
         """Free shards."""
         holder = _required(request.holder, "holder")
-        await self._store.release_shards(holder, wire.held_shards(request.shards, self._store.shard_count))
+        held = wire.held_shards(request.shards, self._store.shard_count)
+        await self._written(self._store.release_shards(holder, held))
         return pb.ReleaseShardsResponse()
 
     async def Append(
@@ -121,7 +131,7 @@ class StateManagerServicer(pb_grpc.StateManagerServiceServicer):
 
     async def CreateWorkflow(self, request: pb.CreateWorkflowRequest, context: Context) -> pb.CreateWorkflowResponse:
         """Store a revision."""
-        workflow, created = await self._store.create_workflow(wire.workflow_record(request.workflow))
+        workflow, created = await self._written(self._store.create_workflow(wire.workflow_record(request.workflow)))
         return pb.CreateWorkflowResponse(workflow=wire.workflow_message(workflow), created=created)
 
     async def GetWorkflow(self, request: pb.GetWorkflowRequest, context: Context) -> pb.GetWorkflowResponse:
@@ -147,7 +157,7 @@ class StateManagerServicer(pb_grpc.StateManagerServiceServicer):
         self, request: pb.RegisterWorkerSessionRequest, context: Context
     ) -> pb.RegisterWorkerSessionResponse:
         """Record a session."""
-        worker, created = await self._store.register_session(wire.worker_session(request))
+        worker, created = await self._written(self._store.register_session(wire.worker_session(request)))
         return pb.RegisterWorkerSessionResponse(worker=wire.worker_message(worker), created=created)
 
     async def EndWorkerSessions(
@@ -156,7 +166,7 @@ class StateManagerServicer(pb_grpc.StateManagerServiceServicer):
         """Record that sessions ended."""
         if not all(request.session_ids):
             raise invalid("session_ids", "a session's id is empty")
-        await self._store.end_sessions(_distinct(request.session_ids))
+        await self._written(self._store.end_sessions(_distinct(request.session_ids)))
         return pb.EndWorkerSessionsResponse()
 
     async def ListWorkers(self, request: pb.ListWorkersRequest, context: Context) -> pb.ListWorkersResponse:

@@ -30,9 +30,9 @@ class TaskLogs:
                 follower.set()
         return answers
 
-    async def check_writable(self) -> None:
-        """Commit something small; raises StoreFailed if that fails."""
-        await self._store.check_writable()
+    async def check_writable(self, room_bytes: int) -> None:
+        """Commit something small, and see that there is room for so many bytes more; raises StoreFailed if not."""
+        await self._store.check_writable(room_bytes)
 
     async def last_position(self, name: Name) -> int:
         """Return the position of an execution's last chunk."""

@@ -12,6 +12,7 @@ from nodeflow.worker_manager.v1 import worker_manager_service_pb2_grpc as pb_grp
 
 from nodeflow_shared.channel import open_channel
 from nodeflow_shared.clock import Clock, SystemClock
+from nodeflow_shared.server import WHOLE
 from nodeflow_worker_manager.adapters.state_manager import GrpcArtifacts, GrpcLogs, GrpcRegistry
 from nodeflow_worker_manager.config import Settings
 from nodeflow_worker_manager.directory import WorkerDirectory
@@ -26,6 +27,7 @@ class WorkerManager:
     """The service that a process serves."""
 
     name = "worker-manager"
+    parts_ready = WHOLE
     service_names = (pb.DESCRIPTOR.services_by_name["WorkerManagerService"].full_name,)
 
     def __init__(

@@ -10,6 +10,7 @@ import grpc.aio
 from nodeflow_shared.channel import open_channel
 from nodeflow_shared.clock import Clock, SystemClock
 from nodeflow_shared.errors import StartupError
+from nodeflow_shared.server import WHOLE
 from nodeflow_worker.adapters.local_processes import LocalProcesses
 from nodeflow_worker.adapters.runner_process import RunnerProcesses
 from nodeflow_worker.adapters.session_locks import SessionLocks
@@ -27,6 +28,7 @@ class WorkerService:
     """The worker as a process serves it: no RPC of its own, only health and reflection."""
 
     name = "worker"
+    parts_ready = WHOLE
     service_names: tuple[str, ...] = ()
 
     def __init__(

@@ -17,6 +17,7 @@ from tempfile import mkstemp
 from typing import BinaryIO, Final, TypeVar
 
 from nodeflow_shared.errors import NotFound, QuotaExceeded
+from nodeflow_state_manager.adapters.room import RETRY_AFTER_S, check_room
 from nodeflow_state_manager.domain.names import check_digest, check_tenant, invalid
 from nodeflow_state_manager.ports import StoreFailed, StoreFull
 
@@ -70,6 +71,10 @@ class ArtifactDirectory:
         finally:
             file.close()
 
+    async def check_writable(self, room_bytes: int) -> None:
+        """See ports.ArtifactFiles."""
+        await asyncio.to_thread(check_room, self._root, room_bytes)
+
     async def close(self) -> None:
         """See ports.ArtifactFiles."""
         await asyncio.to_thread(self._threads.shutdown)
@@ -83,7 +88,7 @@ class ArtifactDirectory:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except OSError as error:
             kind = StoreFull if error.errno in NO_ROOM else StoreFailed
-            raise kind(f"the artifact directory refuses: {error.strerror}", retry_after_s=1.0) from error
+            raise kind(f"the artifact directory refuses: {error.strerror}", retry_after_s=RETRY_AFTER_S) from error
 
 
 class _Upload:

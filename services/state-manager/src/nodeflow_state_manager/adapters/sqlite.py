@@ -3,6 +3,7 @@
 Owns which call runs where. Must not know what is in a transaction.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ from nodeflow_shared.logs import get_log
 from nodeflow_state_manager.adapters import sqlite_reads as reads
 from nodeflow_state_manager.adapters import sqlite_registry as registry
 from nodeflow_state_manager.adapters import statements as sql
+from nodeflow_state_manager.adapters.room import check_room
 from nodeflow_state_manager.adapters.sqlite_append import AppendTransaction
 from nodeflow_state_manager.adapters.sqlite_engine import (
     DATABASE_FILE,
@@ -50,7 +52,10 @@ _log = get_log()
 class SqliteStore:
     """See ports.Store. Open it with `open_sqlite`."""
 
-    def __init__(self, lock: DirectoryLock, writer: "_Writer", readers: ReaderThreads, shard_count: int) -> None:
+    def __init__(
+        self, directory: Path, lock: DirectoryLock, writer: "_Writer", readers: ReaderThreads, shard_count: int
+    ) -> None:
+        self._directory = directory
         self._lock = lock
         self._writer = writer
         self._readers = readers
@@ -77,8 +82,9 @@ class SqliteStore:
         """See ports.Store."""
         return await self._writer.append(batches)
 
-    async def check_writable(self) -> None:
+    async def check_writable(self, room_bytes: int) -> None:
         """See ports.Store."""
+        await asyncio.to_thread(check_room, self._directory, room_bytes)
         await self._writer.run(lambda c: c.exec_driver_sql(sql.TOUCH))
 
     async def read_open(self, shards: Sequence[HeldShard]) -> AsyncIterator[Sequence[ExecutionSlice]]:
@@ -168,7 +174,7 @@ async def open_sqlite(directory: Path, shard_count: int, *, max_pages: int | Non
         raise StartupError(f"cannot open the database {path}: {said}") from error
     if found != shard_count:
         _log.warning("shard_count_is_fixed", setting=shard_count, database=found)
-    return SqliteStore(lock, writer, ReaderThreads(open_readers(path), "sqlite-reader"), found)
+    return SqliteStore(directory, lock, writer, ReaderThreads(open_readers(path), "sqlite-reader"), found)
 
 
 class _Writer(WriterThread):

@@ -3,6 +3,7 @@
 Owns its statements and what they mean together. Must not know what a chunk says.
 """
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from nodeflow_shared.errors import StartupError
+from nodeflow_state_manager.adapters.room import check_room
 from nodeflow_state_manager.adapters.sqlite_engine import LOGS_FILE, in_words, migrate, open_readers, open_writer
 from nodeflow_state_manager.adapters.sqlite_threads import ReaderThreads, WriterThread
 from nodeflow_state_manager.domain.values import LogChunk, Refusal, StoredLogChunk
@@ -45,7 +47,8 @@ _Attempt = tuple[int, int, int, int]
 class SqliteLogStore:
     """See ports.LogStore. Open it with `open_sqlite_logs`, after the store whose lock guards the directory."""
 
-    def __init__(self, writer: WriterThread, readers: ReaderThreads) -> None:
+    def __init__(self, directory: Path, writer: WriterThread, readers: ReaderThreads) -> None:
+        self._directory = directory
         self._writer = writer
         self._readers = readers
 
@@ -54,8 +57,9 @@ class SqliteLogStore:
         await self._writer.run(lambda c: _append(c, [chunk for batch in batches for chunk in batch]))
         return [[] for _ in batches]
 
-    async def check_writable(self) -> None:
+    async def check_writable(self, room_bytes: int) -> None:
         """See ports.LogStore."""
+        await asyncio.to_thread(check_room, self._directory, room_bytes)
         await self._writer.run(lambda c: c.exec_driver_sql(_TOUCH))
 
     async def last_position(self, tenant: str, execution_id: str) -> int:
@@ -96,7 +100,7 @@ async def open_sqlite_logs(directory: Path, *, max_pages: int | None = None) -> 
         await writer.close()
         said = in_words(error) if isinstance(error, DBAPIError) else str(error)
         raise StartupError(f"cannot open the database {path}: {said}") from error
-    return SqliteLogStore(writer, ReaderThreads(open_readers(path), "sqlite-logs-reader"))
+    return SqliteLogStore(directory, writer, ReaderThreads(open_readers(path), "sqlite-logs-reader"))
 
 
 def _append(connection: Connection, chunks: Sequence[LogChunk]) -> None:

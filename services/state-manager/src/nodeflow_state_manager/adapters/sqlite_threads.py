@@ -7,17 +7,16 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from nodeflow_state_manager.adapters.room import RETRY_AFTER_S
 from nodeflow_state_manager.adapters.sqlite_engine import READERS, in_words
 from nodeflow_state_manager.ports import StoreFailed, StoreFull
 
 T = TypeVar("T")
-
-RETRY_AFTER_S: Final = 1.0
 
 
 class WriterThread:
