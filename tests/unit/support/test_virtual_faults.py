@@ -10,7 +10,7 @@ from tests.support.virtual_client import VirtualClient, value_of
 
 from nodeflow_testing.virtual_loop import run
 from nodeflow_testing.virtual_runners import Scripted, Value
-from nodeflow_testing.virtual_suite import SCHEDULER, STATE_MANAGER, WORKER_MANAGER, VirtualSuite
+from nodeflow_testing.virtual_suite import DATABASE, SCHEDULER, STATE_MANAGER, WORKER_MANAGER, VirtualSuite
 
 STEPS: Final = 6
 STEP_S: Final = 5.0
@@ -126,3 +126,48 @@ def test_an_order_to_kill_ends_with_the_life_that_it_was_for() -> None:
 
     suite = on_suite(scenario)
     assert (suite.faults["kill"], suite.faults["kill_after"]) == (1, 0)
+
+
+@pytest.mark.parametrize("name", [*NAMES, DATABASE, None])
+@pytest.mark.parametrize("jump_s", [3_600.0, -3_600.0])
+def test_a_clock_jumps(name: str | None, jump_s: float) -> None:
+    async def scenario(suite: VirtualSuite, _: VirtualClient, __: str) -> None:
+        await asyncio.sleep(2)
+        then_s = now()
+        before = {each: suite.clocks[each].now_ms() for each in (*NAMES, DATABASE)}
+        suite.shift_clock(name, jump_s)
+        moved = {each for each, then in before.items() if suite.clocks[each].now_ms() - then == jump_s * 1_000}
+        assert moved == {
+            STATE_MANAGER: {STATE_MANAGER, DATABASE},
+            DATABASE: {STATE_MANAGER, DATABASE},
+            None: set(before),
+        }.get(name, {name})
+        assert now() == then_s
+
+    suite = on_suite(scenario)
+    assert suite.faults["clock"] == 1
+
+
+def test_leases_end_by_the_clock_of_the_database() -> None:
+    async def scenario(suite: VirtualSuite, _: VirtualClient, __: str) -> None:
+        assert await suite.store.acquire_shards("another", [], 1_000) == []
+        suite.shift_clock(SCHEDULER, 60)
+        assert await suite.store.acquire_shards("another", [], 1_000) == []
+        suite.shift_clock(DATABASE, 60)
+        assert len(await suite.store.acquire_shards("another", [], 1_000)) == suite.store.shard_count
+
+    on_suite(scenario)
+
+
+def test_events_have_the_time_of_their_scheduler_and_never_go_back() -> None:
+    async def scenario(suite: VirtualSuite, client: VirtualClient, execution_id: str) -> None:
+        await asyncio.sleep(2 * STEP_S)
+        suite.shift_clock(SCHEDULER, 3_600)
+        await asyncio.sleep(2 * STEP_S)
+        suite.shift_clock(SCHEDULER, -7_200)
+        events = [event for response in await client.events(execution_id) for event in response.events]
+        times = [event.event_time.ToMilliseconds() for event in events]
+        assert times == sorted(times)
+        assert times[-1] - times[0] > 3_600_000
+
+    on_suite(scenario)

@@ -13,6 +13,8 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, Final
 
+from nodeflow_shared.clock import Clock
+from nodeflow_testing.machine_clock import MachineClock
 from nodeflow_worker.domain.events import (
     RunnerDied,
     RunnerEvent,
@@ -28,7 +30,6 @@ from nodeflow_worker.domain.values import Attempt, Ending, Failure, FailureKind,
 
 RUNNING_AFTER_S: Final = 0.002
 START_S: Final = 0.05
-EPOCH_MS: Final = 1_800_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,14 @@ class VirtualRunners:
     """
 
     def __init__(
-        self, functions: Mapping[str, Simulated], *, start_s: float = START_S, context: Context | None = None
+        self,
+        functions: Mapping[str, Simulated],
+        *,
+        start_s: float = START_S,
+        context: Context | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or MachineClock()
         self._functions = functions
         self._start_s = start_s
         self._context = context or Context()
@@ -113,6 +120,7 @@ class VirtualRunners:
             tell=self._on_event,
             outputs=self._outputs,
             context=self._context,
+            clock=self._clock,
         )
         self._runners[runner].start(delay_s + self._start_s)
 
@@ -177,7 +185,9 @@ class _Runner:
         tell: Callable[[RunnerEvent], None],
         outputs: OutputBuffer,
         context: Context,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._outputs = outputs
         self._context = context
         self._number = number
@@ -280,7 +290,7 @@ class _Runner:
         return self._functions[attempt.spec.function](arguments, attempt.attempt_number)
 
     def _print(self, output: AttemptOutput, line: str) -> None:
-        output.write(Stream.STDOUT, f"{line}\n".encode(), EPOCH_MS + round(self._loop.time() * 1_000))
+        output.write(Stream.STDOUT, f"{line}\n".encode(), self._clock.now_ms())
 
     def _later(self, delay_s: float, call: Callable[..., None], *arguments: object) -> None:
         self._timers.append(self._loop.call_later(delay_s, call, *arguments, context=self._context))

@@ -7,10 +7,10 @@ import asyncio
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
 
@@ -18,34 +18,23 @@ import nodeflow_scheduler.bootstrap
 import nodeflow_scheduler.config
 import nodeflow_state_manager.bootstrap
 import nodeflow_state_manager.config
-import nodeflow_worker.bootstrap
-import nodeflow_worker.config
 import nodeflow_worker_manager.bootstrap
 import nodeflow_worker_manager.config
-from nodeflow_shared.clock import Clock, LoopClock
 from nodeflow_shared.server import Service
-from nodeflow_testing.lives import Life
-from nodeflow_testing.loopback import LoopbackNetwork, LoopbackServer
-from nodeflow_testing.memory_sessions import MemorySessions
+from nodeflow_testing.loopback import LoopbackNetwork
+from nodeflow_testing.machine_clock import MachineClock
 from nodeflow_testing.memory_store import MemoryArtifactFiles, MemoryStore
 from nodeflow_testing.memory_task_logs import MemoryLogStore
 from nodeflow_testing.virtual_loop import VirtualLoop
-from nodeflow_testing.virtual_runners import Simulated, Span, VirtualRunners
+from nodeflow_testing.virtual_processes import WORKER_MANAGER, Builder, Process, WorkerMachine, address_of
+from nodeflow_testing.virtual_runners import Simulated, Span
 
-T = TypeVar("T")
-Builder = Callable[[], Coroutine[None, None, Service]]
-
-EPOCH_MS: Final = 1_800_000_000_000
-DRAIN_TIMEOUT_S: Final = 5.0
+__all__ = ["DATABASE", "SCHEDULER", "STATE_MANAGER", "WORKER_MANAGER", "VirtualSuite", "address_of"]
 
 STATE_MANAGER: Final = "state-manager"
-WORKER_MANAGER: Final = "worker-manager"
 SCHEDULER: Final = "scheduler"
-
-
-def address_of(name: str) -> str:
-    """Return where a process listens, and how the network names it."""
-    return f"{name}:7420"
+DATABASE: Final = "database"
+"""Not a process of its own, but with a clock of its own: it decides when leases end."""
 
 
 class VirtualSuite:
@@ -70,9 +59,12 @@ class VirtualSuite:
         assert isinstance(loop, VirtualLoop), "simulated processes live on a virtual loop"
         self.faults: Counter[str] = Counter()
         """How often each kind of fault struck."""
-        self.clock = LoopClock(EPOCH_MS)
         self.network = LoopbackNetwork(chance=random.Random(f"network {seed}"), faults=self.faults)
-        self.store = MemoryStore(shards, self.clock)
+        names = [WORKER_MANAGER, SCHEDULER, *(f"worker-{number}" for number in range(1, workers + 1)), DATABASE]
+        self.clocks = {name: MachineClock() for name in names}
+        """By process; the state-manager has no other use for the time than the database has."""
+        self.clocks[STATE_MANAGER] = self.clocks[DATABASE]
+        self.store = MemoryStore(shards, self.clocks[DATABASE])
         self.files = MemoryArtifactFiles()
         self.log_store = MemoryLogStore()
         self._random = random.Random(seed)
@@ -80,7 +72,7 @@ class VirtualSuite:
         self._heartbeat_interval_s = heartbeat_interval_s
         self._group = asyncio.TaskGroup()
         self._workers = {
-            f"worker-{number}": _WorkerMachine(number, functions, slots, loop) for number in range(1, workers + 1)
+            f"worker-{number}": WorkerMachine(number, functions, slots, loop) for number in range(1, workers + 1)
         }
         builders: dict[str, Builder] = {
             STATE_MANAGER: self._build_state_manager,
@@ -88,8 +80,8 @@ class VirtualSuite:
             SCHEDULER: self._build_scheduler,
         }
         for name, machine in self._workers.items():
-            builders[name] = machine.builder(name, self.network, self.clock)
-        self._processes = {name: _Process(name, self.network, loop, build) for name, build in builders.items()}
+            builders[name] = machine.builder(name, self.network, self.clocks[name])
+        self._processes = {name: Process(name, self.network, loop, build) for name, build in builders.items()}
 
     @property
     def names(self) -> Sequence[str]:
@@ -199,6 +191,15 @@ class VirtualSuite:
         """Whether a process is paused."""
         return self._processes[name].life.paused
 
+    def shift_clock(self, name: str | None, seconds: float) -> None:
+        """Set the wall clock of a process, or of the database, forwards or backwards; of all if no name is given.
+
+        Monotonic time goes on as it does.
+        """
+        for clock in set(self.clocks.values()) if name is None else [self.clocks[name]]:
+            clock.offset_ms += round(seconds * 1_000)
+        self.faults["clock"] += 1
+
     def _crash(self, name: str) -> None:
         if name in self._workers:
             self._workers[name].crash()
@@ -247,7 +248,9 @@ class VirtualSuite:
             heartbeat_interval_s=self._heartbeat_interval_s,
         )
         connect = self.network.connector(address_of(WORKER_MANAGER))
-        return await nodeflow_worker_manager.bootstrap.build(settings, connect=connect, clock=self.clock)
+        return await nodeflow_worker_manager.bootstrap.build(
+            settings, connect=connect, clock=self.clocks[WORKER_MANAGER]
+        )
 
     async def _build_scheduler(self) -> Service:
         settings = nodeflow_scheduler.config.Settings(
@@ -257,144 +260,5 @@ class VirtualSuite:
         )
         connect = self.network.connector(address_of(SCHEDULER))
         return await nodeflow_scheduler.bootstrap.build(
-            settings, connect=connect, clock=self.clock, random_bytes=self._random.randbytes
+            settings, connect=connect, clock=self.clocks[SCHEDULER], random_bytes=self._random.randbytes
         )
-
-
-class _WorkerMachine:
-    """What outlives a worker's process: which of its sessions are dead, and what its runners did."""
-
-    def __init__(self, number: int, functions: Mapping[str, Simulated], slots: int, loop: VirtualLoop) -> None:
-        self._number = number
-        self._functions = functions
-        self._slots = slots
-        self._loop = loop
-        self._sessions: MemorySessions | None = None
-        self._dead: Sequence[str] = ()
-        self.life = Life(loop)
-        """The runners' life, not the agent's: a paused agent's runners go on."""
-        self.lives: list[VirtualRunners] = []
-
-    def builder(self, name: str, network: LoopbackNetwork, clock: Clock) -> Builder:
-        """Return what builds the worker for its next life."""
-
-        async def build() -> Service:
-            settings = nodeflow_worker.config.Settings(
-                worker_manager=address_of(WORKER_MANAGER), worker_id=name, slots=self._slots
-            )
-            dead = self._sessions.left_behind() if self._sessions is not None else ()
-            self._sessions = MemorySessions(self._number * 0x100 + len(self.lives), dead)
-            self.life = Life(self._loop)
-            self.lives.append(VirtualRunners(self._functions, context=self.life.context))
-            return await nodeflow_worker.bootstrap.build(
-                settings,
-                connect=network.connector(address_of(name)),
-                clock=clock,
-                runners=self.lives[-1],
-                sessions=self._sessions,
-            )
-
-        return build
-
-    def crash(self) -> None:
-        """The runners die with their agent."""
-        self.life.end()
-        self.lives[-1].kill_all()
-
-
-class _Process:
-    """One simulated process."""
-
-    def __init__(self, name: str, network: LoopbackNetwork, loop: VirtualLoop, build: Builder) -> None:
-        self._name = name
-        self._address = address_of(name)
-        self._network = network
-        self._loop = loop
-        self._build = build
-        self._service: Service | None = None
-        self._server: LoopbackServer | None = None
-        self._run: asyncio.Task[None] | None = None
-        self._remains: asyncio.Task[None] | None = None
-        self.life = Life(loop)
-        self.drained = True
-        """Whether every stop in order was over in time."""
-
-    @property
-    def running(self) -> bool:
-        """Whether it was started, and neither killed nor stopped."""
-        return self._run is not None
-
-    async def start(self, group: asyncio.TaskGroup) -> None:
-        """Build, listen and run."""
-        assert self._run is None, f"{self._name} runs already"
-        await self.gone()
-        self.life = Life(self._loop)
-        self._service = service = await self._within(self._build())
-        self._server = self._network.listen(self._address, self.life.context)
-        service.register(self._server)
-        run = _run(service, self.life)
-        self._run = group.create_task(run, name=f"{self._name}.run", context=self.life.context.copy())
-
-    async def ready(self) -> None:
-        """Wait until calls can be answered."""
-        assert self._service is not None, f"{self._name} does not run"
-        await self._service.ready.wait()
-
-    def pause(self) -> None:
-        """Hold all that it does, as SIGSTOP."""
-        assert self._run is not None, f"{self._name} does not run"
-        self._network.pause(self._address)
-        self.life.pause()
-
-    def resume(self) -> None:
-        """Go on, as SIGCONT."""
-        self._network.resume(self._address)
-        self.life.resume()
-
-    def kill(self) -> None:
-        """End at once. What its tasks still do while they are cancelled reaches nobody; see `gone`."""
-        assert self._run is not None, f"{self._name} does not run"
-        self.life.end()
-        self._network.kill(self._address)
-        self._remains, self._run, self._service, self._server = self._run, None, None, None
-        self._remains.cancel()
-
-    async def ended(self) -> None:
-        """Wait until it was killed or has ended."""
-        if self._run is not None:
-            await asyncio.wait([self._run])
-
-    async def gone(self) -> None:
-        """Wait until nothing of a killed life runs any more."""
-        if self._remains is not None:
-            await asyncio.wait([self._remains])
-            self._remains = None
-
-    async def stop(self) -> None:
-        """End in the order of `nodeflow_shared.server`."""
-        if self._run is None or self._service is None or self._server is None:
-            return
-        run, service, server = self._run, self._service, self._server
-        self._run, self._service, self._server = None, None, None
-        try:
-            async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                await self._within(service.drain())
-                await asyncio.wait([run])
-        except TimeoutError:
-            self.drained = False
-        await server.stop(None)
-        run.cancel()
-        await asyncio.wait([run])
-        await self._within(service.close())
-
-    def _within(self, work: Coroutine[None, None, T]) -> "asyncio.Task[T]":
-        """Have something done as this process does it."""
-        return self._loop.create_task(work, context=self.life.context.copy())
-
-
-async def _run(service: Service, life: Life) -> None:
-    try:
-        await service.run()
-    except Exception:
-        if not life.ended:  # what a dying process says of its end is nobody's concern
-            raise

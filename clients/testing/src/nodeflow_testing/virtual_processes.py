@@ -1,0 +1,170 @@
+"""The processes of the virtual suite: their start, their stop in order, and their end in the middle of what they do.
+
+Owns what one process is to the loop and to the network, and what of a worker outlives it. Must not know which service
+it is.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Final, TypeVar
+
+import nodeflow_worker.bootstrap
+import nodeflow_worker.config
+from nodeflow_shared.server import Service
+from nodeflow_testing.lives import Life
+from nodeflow_testing.loopback import LoopbackNetwork, LoopbackServer
+from nodeflow_testing.machine_clock import MachineClock
+from nodeflow_testing.memory_sessions import MemorySessions
+from nodeflow_testing.virtual_loop import VirtualLoop
+from nodeflow_testing.virtual_runners import Simulated, VirtualRunners
+
+T = TypeVar("T")
+Builder = Callable[[], Coroutine[None, None, Service]]
+
+DRAIN_TIMEOUT_S: Final = 5.0
+
+WORKER_MANAGER: Final = "worker-manager"
+
+
+def address_of(name: str) -> str:
+    """Return where a process listens, and how the network names it."""
+    return f"{name}:7420"
+
+
+class WorkerMachine:
+    """What outlives a worker's process: which of its sessions are dead, and what its runners did."""
+
+    def __init__(self, number: int, functions: Mapping[str, Simulated], slots: int, loop: VirtualLoop) -> None:
+        self._number = number
+        self._functions = functions
+        self._slots = slots
+        self._loop = loop
+        self._sessions: MemorySessions | None = None
+        self._dead: Sequence[str] = ()
+        self.life = Life(loop)
+        """The runners' life, not the agent's: a paused agent's runners go on."""
+        self.lives: list[VirtualRunners] = []
+
+    def builder(self, name: str, network: LoopbackNetwork, clock: MachineClock) -> Builder:
+        """Return what builds the worker for its next life."""
+
+        async def build() -> Service:
+            settings = nodeflow_worker.config.Settings(
+                worker_manager=address_of(WORKER_MANAGER), worker_id=name, slots=self._slots
+            )
+            dead = self._sessions.left_behind() if self._sessions is not None else ()
+            self._sessions = MemorySessions(self._number * 0x100 + len(self.lives), dead)
+            self.life = Life(self._loop)
+            self.lives.append(VirtualRunners(self._functions, context=self.life.context, clock=clock))
+            return await nodeflow_worker.bootstrap.build(
+                settings,
+                connect=network.connector(address_of(name)),
+                clock=clock,
+                runners=self.lives[-1],
+                sessions=self._sessions,
+            )
+
+        return build
+
+    def crash(self) -> None:
+        """The runners die with their agent."""
+        self.life.end()
+        self.lives[-1].kill_all()
+
+
+class Process:
+    """One simulated process."""
+
+    def __init__(self, name: str, network: LoopbackNetwork, loop: VirtualLoop, build: Builder) -> None:
+        self._name = name
+        self._address = address_of(name)
+        self._network = network
+        self._loop = loop
+        self._build = build
+        self._service: Service | None = None
+        self._server: LoopbackServer | None = None
+        self._run: asyncio.Task[None] | None = None
+        self._remains: asyncio.Task[None] | None = None
+        self.life = Life(loop)
+        self.drained = True
+        """Whether every stop in order was over in time."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and neither killed nor stopped."""
+        return self._run is not None
+
+    async def start(self, group: asyncio.TaskGroup) -> None:
+        """Build, listen and run."""
+        assert self._run is None, f"{self._name} runs already"
+        await self.gone()
+        self.life = Life(self._loop)
+        self._service = service = await self._within(self._build())
+        self._server = self._network.listen(self._address, self.life.context)
+        service.register(self._server)
+        run = _run(service, self.life)
+        self._run = group.create_task(run, name=f"{self._name}.run", context=self.life.context.copy())
+
+    async def ready(self) -> None:
+        """Wait until calls can be answered."""
+        assert self._service is not None, f"{self._name} does not run"
+        await self._service.ready.wait()
+
+    def pause(self) -> None:
+        """Hold all that it does, as SIGSTOP."""
+        assert self._run is not None, f"{self._name} does not run"
+        self._network.pause(self._address)
+        self.life.pause()
+
+    def resume(self) -> None:
+        """Go on, as SIGCONT."""
+        self._network.resume(self._address)
+        self.life.resume()
+
+    def kill(self) -> None:
+        """End at once. What its tasks still do while they are cancelled reaches nobody; see `gone`."""
+        assert self._run is not None, f"{self._name} does not run"
+        self.life.end()
+        self._network.kill(self._address)
+        self._remains, self._run, self._service, self._server = self._run, None, None, None
+        self._remains.cancel()
+
+    async def ended(self) -> None:
+        """Wait until it was killed or has ended."""
+        if self._run is not None:
+            await asyncio.wait([self._run])
+
+    async def gone(self) -> None:
+        """Wait until nothing of a killed life runs any more."""
+        if self._remains is not None:
+            await asyncio.wait([self._remains])
+            self._remains = None
+
+    async def stop(self) -> None:
+        """End in the order of `nodeflow_shared.server`."""
+        if self._run is None or self._service is None or self._server is None:
+            return
+        run, service, server = self._run, self._service, self._server
+        self._run, self._service, self._server = None, None, None
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                await self._within(service.drain())
+                await asyncio.wait([run])
+        except TimeoutError:
+            self.drained = False
+        await server.stop(None)
+        run.cancel()
+        await asyncio.wait([run])
+        await self._within(service.close())
+
+    def _within(self, work: Coroutine[None, None, T]) -> "asyncio.Task[T]":
+        """Have something done as this process does it."""
+        return self._loop.create_task(work, context=self.life.context.copy())
+
+
+async def _run(service: Service, life: Life) -> None:
+    try:
+        await service.run()
+    except Exception:
+        if not life.ended:  # what a dying process says of its end is nobody's concern
+            raise
