@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc.aio
 from pydantic_settings import SettingsConfigDict
 
-from nodeflow_shared.server import Service, run_service
+from nodeflow_shared.server import WHOLE, Service, run_service
 from nodeflow_shared.settings import ServiceSettings
 
 
@@ -20,6 +20,7 @@ class IdleService:
     """Is ready at once and waits for the end."""
 
     service_names: Sequence[str] = ()
+    parts_ready = WHOLE
 
     def __init__(self, name: str, notes: Path) -> None:
         self.name = name
