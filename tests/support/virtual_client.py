@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import grpc.aio
-from nodeflow.common.v1 import lifecycle_pb2, payload_pb2
+from nodeflow.common.v1 import dependency_pb2, lifecycle_pb2, payload_pb2
 from nodeflow.scheduler.v1 import execution_pb2, log_line_pb2, workflow_pb2
 from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb
 from tests.support.history import ExecutionHistory, History, ShardHistory, facts_of
@@ -89,6 +89,11 @@ class VirtualClient:
         """List the tasks by number, up to a thousand."""
         request = pb.ListTasksRequest(execution_id=execution_id, page_size=1_000)
         return list((await self.stub.ListTasks(request, timeout=30)).tasks)
+
+    async def dependencies(self, execution_id: str, task: int) -> list[dependency_pb2.TaskDependency]:
+        """List what a task depends on, up to a thousand."""
+        request = pb.GetTaskDependenciesRequest(execution_id=execution_id, task_number=task, page_size=1_000)
+        return list((await self.stub.GetTaskDependencies(request, timeout=30)).dependencies)
 
     async def cancel(self, execution_id: str, reason: str) -> execution_pb2.Execution:
         """Cancel an execution."""

@@ -99,18 +99,31 @@ def from_rpc_error(error: grpc.RpcError) -> NodeflowError:
     too_large = _MESSAGE_TOO_LARGE.search(message) if code is grpc.StatusCode.RESOURCE_EXHAUSTED else None
     if too_large is not None:
         return _message_too_large(too_large)
-    status = _status_in(trailers)
+    return _error(code.name, message, _status_in(trailers), broken=_is_broken(code, message))
+
+
+def from_status(data: bytes) -> NodeflowError:
+    """Return the error in a serialised `google.rpc.Status` that travelled in a message; Internal if it is none."""
+    try:
+        status = status_pb2.Status.FromString(data)
+        name = code_pb2.Code.Name(status.code)
+    except (DecodeError, ValueError):
+        return Internal("the answer holds an error that cannot be read")
+    return _error(name, status.message, status, broken=False)
+
+
+def _error(code_name: str, message: str, status: status_pb2.Status, *, broken: bool) -> NodeflowError:
     info = _detail(status, error_details_pb2.ErrorInfo)
     retry = _detail(status, error_details_pb2.RetryInfo)
     bad = _detail(status, error_details_pb2.BadRequest)
     metadata = dict(info.metadata) if info else {}
     named = metadata.pop(_KIND, info.reason if info and info.domain == DOMAIN else "")
     kind = _BY_REASON.get(named)
-    if kind is None or kind.code_name != code.name:
-        kind = Unavailable if info is None and _is_broken(code, message) else _BY_CODE.get(code.name, Internal)
-    foreign_reason = None if kind.code_name == code.name else code.name
+    if kind is None or kind.code_name != code_name:
+        kind = Unavailable if info is None and broken else _BY_CODE.get(code_name, Internal)
+    foreign_reason = None if kind.code_name == code_name else code_name
     return kind(
-        message or code.name,
+        message or code_name,
         reason=(info.reason if info else None) or foreign_reason,
         metadata=metadata,
         violations=[_violation(each) for each in bad.field_violations] if bad else (),

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as manager_pb2
 from tests.unit.scheduler.making import Caller, chain, submit
 
 from nodeflow_scheduler.domain.core import Core
@@ -125,6 +126,9 @@ class Workers:
         raise AssertionError
 
     def stop(self, manager: str, stops: Mapping[str, list[AttemptRef]]) -> None:
+        raise AssertionError
+
+    def answer(self, manager: str, answer: manager_pb2.DependencyAnswer) -> None:
         raise AssertionError
 
 

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from nodeflow.common.v1 import dependency_pb2 as nodeflow_dot_common_dot_v1_dot_dependency__pb2
 from nodeflow.common.v1 import lifecycle_pb2 as nodeflow_dot_common_dot_v1_dot_lifecycle__pb2
 from nodeflow.common.v1 import log_chunk_pb2 as nodeflow_dot_common_dot_v1_dot_log__chunk__pb2
 from nodeflow.common.v1 import payload_pb2 as nodeflow_dot_common_dot_v1_dot_payload__pb2
@@ -32,7 +33,7 @@ from nodeflow.scheduler.v1 import log_line_pb2 as nodeflow_dot_scheduler_dot_v1_
 from nodeflow.scheduler.v1 import workflow_pb2 as nodeflow_dot_scheduler_dot_v1_dot_workflow__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-nodeflow/scheduler/v1/scheduler_service.proto\x12\x15nodeflow.scheduler.v1\x1a\"nodeflow/common/v1/lifecycle.proto\x1a\"nodeflow/common/v1/log_chunk.proto\x1a nodeflow/common/v1/payload.proto\x1a!nodeflow/scheduler/v1/event.proto\x1a%nodeflow/scheduler/v1/execution.proto\x1a\'nodeflow/scheduler/v1/explanation.proto\x1a$nodeflow/scheduler/v1/log_line.proto\x1a$nodeflow/scheduler/v1/workflow.proto\"T\n\x17RegisterWorkflowRequest\x12\x39\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\'.nodeflow.scheduler.v1.WorkflowDocument\"^\n\x18RegisterWorkflowResponse\x12\x31\n\x08workflow\x18\x01 \x01(\x0b\x32\x1f.nodeflow.scheduler.v1.Workflow\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"T\n\x17ValidateWorkflowRequest\x12\x39\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\'.nodeflow.scheduler.v1.WorkflowDocument\"\x83\x01\n\x18ValidateWorkflowResponse\x12\x34\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32$.nodeflow.scheduler.v1.DocumentFault\x12\x31\n\x08workflow\x18\x02 \x01(\x0b\x32\x1f.nodeflow.scheduler.v1.Workflow\"4\n\x12GetWorkflowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"H\n\x13GetWorkflowResponse\x12\x31\n\x08workflow\x18\x01 \x01(\x0b\x32\x1f.nodeflow.scheduler.v1.Workflow\"K\n\x14ListWorkflowsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"d\n\x15ListWorkflowsResponse\x12\x32\n\tworkflows\x18\x01 \x03(\x0b\x32\x1f.nodeflow.scheduler.v1.Workflow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x80\x01\n\x11WorkflowReference\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x12\n\x08revision\x18\x02 \x01(\tH\x00\x12;\n\x08\x64ocument\x18\x03 \x01(\x0b\x32\'.nodeflow.scheduler.v1.WorkflowDocumentH\x00\x42\n\n\x08workflow\"\x8f\x02\n\x16SubmitExecutionRequest\x12:\n\x08workflow\x18\x01 \x01(\x0b\x32(.nodeflow.scheduler.v1.WorkflowReference\x12+\n\x06inputs\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12I\n\x06labels\x18\x04 \x03(\x0b\x32\x39.nodeflow.scheduler.v1.SubmitExecutionRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"N\n\x17SubmitExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .nodeflow.scheduler.v1.Execution\"\x8d\x01\n\x17SubmitExecutionsRequest\x12:\n\x08workflow\x18\x01 \x01(\x0b\x32(.nodeflow.scheduler.v1.WorkflowReference\x12\x36\n\x0bsubmissions\x18\x02 \x03(\x0b\x32!.nodeflow.scheduler.v1.Submission\"\xbb\x01\n\nSubmission\x12+\n\x06inputs\x18\x01 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12=\n\x06labels\x18\x03 \x03(\x0b\x32-.nodeflow.scheduler.v1.Submission.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"1\n\x18SubmitExecutionsResponse\x12\x15\n\rexecution_ids\x18\x01 \x03(\t\"+\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"K\n\x14GetExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .nodeflow.scheduler.v1.Execution\"N\n\x15ListExecutionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"g\n\x16ListExecutionsResponse\x12\x34\n\nexecutions\x18\x01 \x03(\x0b\x32 .nodeflow.scheduler.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x15WatchExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"V\n\x16WatchExecutionResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.nodeflow.scheduler.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\xa1\x02\n\x0fTailLogsRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x10\n\x08\x66rom_now\x18\x03 \x01(\x08\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\x16\n\tmap_index\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btask_number\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x16\n\x0e\x61ttempt_number\x18\x08 \x01(\r\x12\x12\n\nfirst_line\x18\t \x01(\x04\x12.\n\x07streams\x18\n \x03(\x0e\x32\x1d.nodeflow.common.v1.LogStream\x12\x0c\n\x04text\x18\x0b \x01(\tB\x0c\n\n_map_indexB\x0e\n\x0c_task_number\"Q\n\x10TailLogsResponse\x12-\n\x05lines\x18\x01 \x03(\x0b\x32\x1e.nodeflow.scheduler.v1.LogLine\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x8b\x01\n\x10ListTasksRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.nodeflow.common.v1.TaskState\"X\n\x11ListTasksResponse\x12*\n\x05tasks\x18\x01 \x03(\x0b\x32\x1b.nodeflow.scheduler.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x0eGetTaskRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x13\n\x0btask_number\x18\x02 \x01(\r\"<\n\x0fGetTaskResponse\x12)\n\x04task\x18\x01 \x01(\x0b\x32\x1b.nodeflow.scheduler.v1.Task\"\x7f\n\x12\x45xplainTaskRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\x0btask_number\x18\x02 \x01(\rH\x00\x12\x0e\n\x04node\x18\x03 \x01(\tH\x00\x12\x16\n\tmap_index\x18\x04 \x01(\rH\x01\x88\x01\x01\x42\x06\n\x04taskB\x0c\n\n_map_index\"R\n\x13\x45xplainTaskResponse\x12;\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32&.nodeflow.scheduler.v1.TaskExplanation\">\n\x16\x43\x61ncelExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"N\n\x17\x43\x61ncelExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .nodeflow.scheduler.v1.Execution\"i\n\x15UploadArtifactRequest\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32#.nodeflow.scheduler.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"4\n\x0cUploadHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\"Q\n\x16UploadArtifactResponse\x12\x37\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32%.nodeflow.common.v1.ArtifactReference\")\n\x17\x44ownloadArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"(\n\x18\x44ownloadArtifactResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xd7\r\n\x10SchedulerService\x12s\n\x10RegisterWorkflow\x12..nodeflow.scheduler.v1.RegisterWorkflowRequest\x1a/.nodeflow.scheduler.v1.RegisterWorkflowResponse\x12s\n\x10ValidateWorkflow\x12..nodeflow.scheduler.v1.ValidateWorkflowRequest\x1a/.nodeflow.scheduler.v1.ValidateWorkflowResponse\x12\x64\n\x0bGetWorkflow\x12).nodeflow.scheduler.v1.GetWorkflowRequest\x1a*.nodeflow.scheduler.v1.GetWorkflowResponse\x12j\n\rListWorkflows\x12+.nodeflow.scheduler.v1.ListWorkflowsRequest\x1a,.nodeflow.scheduler.v1.ListWorkflowsResponse\x12p\n\x0fSubmitExecution\x12-.nodeflow.scheduler.v1.SubmitExecutionRequest\x1a..nodeflow.scheduler.v1.SubmitExecutionResponse\x12s\n\x10SubmitExecutions\x12..nodeflow.scheduler.v1.SubmitExecutionsRequest\x1a/.nodeflow.scheduler.v1.SubmitExecutionsResponse\x12g\n\x0cGetExecution\x12*.nodeflow.scheduler.v1.GetExecutionRequest\x1a+.nodeflow.scheduler.v1.GetExecutionResponse\x12m\n\x0eListExecutions\x12,.nodeflow.scheduler.v1.ListExecutionsRequest\x1a-.nodeflow.scheduler.v1.ListExecutionsResponse\x12o\n\x0eWatchExecution\x12,.nodeflow.scheduler.v1.WatchExecutionRequest\x1a-.nodeflow.scheduler.v1.WatchExecutionResponse0\x01\x12]\n\x08TailLogs\x12&.nodeflow.scheduler.v1.TailLogsRequest\x1a\'.nodeflow.scheduler.v1.TailLogsResponse0\x01\x12^\n\tListTasks\x12\'.nodeflow.scheduler.v1.ListTasksRequest\x1a(.nodeflow.scheduler.v1.ListTasksResponse\x12X\n\x07GetTask\x12%.nodeflow.scheduler.v1.GetTaskRequest\x1a&.nodeflow.scheduler.v1.GetTaskResponse\x12\x64\n\x0b\x45xplainTask\x12).nodeflow.scheduler.v1.ExplainTaskRequest\x1a*.nodeflow.scheduler.v1.ExplainTaskResponse\x12p\n\x0f\x43\x61ncelExecution\x12-.nodeflow.scheduler.v1.CancelExecutionRequest\x1a..nodeflow.scheduler.v1.CancelExecutionResponse\x12o\n\x0eUploadArtifact\x12,.nodeflow.scheduler.v1.UploadArtifactRequest\x1a-.nodeflow.scheduler.v1.UploadArtifactResponse(\x01\x12u\n\x10\x44ownloadArtifact\x12..nodeflow.scheduler.v1.DownloadArtifactRequest\x1a/.nodeflow.scheduler.v1.DownloadArtifactResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-nodeflow/scheduler/v1/scheduler_service.proto\x12\x15nodeflow.scheduler.v1\x1a#nodeflow/common/v1/dependency.proto\x1a\"nodeflow/common/v1/lifecycle.proto\x1a\"nodeflow/common/v1/log_chunk.proto\x1a nodeflow/common/v1/payload.proto\x1a!nodeflow/scheduler/v1/event.proto\x1a%nodeflow/scheduler/v1/execution.proto\x1a\'nodeflow/scheduler/v1/explanation.proto\x1a$nodeflow/scheduler/v1/log_line.proto\x1a$nodeflow/scheduler/v1/workflow.proto\"T\n\x17RegisterWorkflowRequest\x12\x39\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\'.nodeflow.scheduler.v1.WorkflowDocument\"^\n\x18RegisterWorkflowResponse\x12\x31\n\x08workflow\x18\x01 \x01(\x0b\x32\x1f.nodeflow.scheduler.v1.Workflow\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"T\n\x17ValidateWorkflowRequest\x12\x39\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\'.nodeflow.scheduler.v1.WorkflowDocument\"\x83\x01\n\x18ValidateWorkflowResponse\x12\x34\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32$.nodeflow.scheduler.v1.DocumentFault\x12\x31\n\x08workflow\x18\x02 \x01(\x0b\x32\x1f.nodeflow.scheduler.v1.Workflow\"4\n\x12GetWorkflowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"H\n\x13GetWorkflowResponse\x12\x31\n\x08workflow\x18\x01 \x01(\x0b\x32\x1f.nodeflow.scheduler.v1.Workflow\"K\n\x14ListWorkflowsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"d\n\x15ListWorkflowsResponse\x12\x32\n\tworkflows\x18\x01 \x03(\x0b\x32\x1f.nodeflow.scheduler.v1.Workflow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x80\x01\n\x11WorkflowReference\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x12\n\x08revision\x18\x02 \x01(\tH\x00\x12;\n\x08\x64ocument\x18\x03 \x01(\x0b\x32\'.nodeflow.scheduler.v1.WorkflowDocumentH\x00\x42\n\n\x08workflow\"\x8f\x02\n\x16SubmitExecutionRequest\x12:\n\x08workflow\x18\x01 \x01(\x0b\x32(.nodeflow.scheduler.v1.WorkflowReference\x12+\n\x06inputs\x18\x02 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12I\n\x06labels\x18\x04 \x03(\x0b\x32\x39.nodeflow.scheduler.v1.SubmitExecutionRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"N\n\x17SubmitExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .nodeflow.scheduler.v1.Execution\"\x8d\x01\n\x17SubmitExecutionsRequest\x12:\n\x08workflow\x18\x01 \x01(\x0b\x32(.nodeflow.scheduler.v1.WorkflowReference\x12\x36\n\x0bsubmissions\x18\x02 \x03(\x0b\x32!.nodeflow.scheduler.v1.Submission\"\xbb\x01\n\nSubmission\x12+\n\x06inputs\x18\x01 \x01(\x0b\x32\x1b.nodeflow.common.v1.Payload\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12=\n\x06labels\x18\x03 \x03(\x0b\x32-.nodeflow.scheduler.v1.Submission.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"1\n\x18SubmitExecutionsResponse\x12\x15\n\rexecution_ids\x18\x01 \x03(\t\"+\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"K\n\x14GetExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .nodeflow.scheduler.v1.Execution\"N\n\x15ListExecutionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"g\n\x16ListExecutionsResponse\x12\x34\n\nexecutions\x18\x01 \x03(\x0b\x32 .nodeflow.scheduler.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x15WatchExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"V\n\x16WatchExecutionResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.nodeflow.scheduler.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\xa1\x02\n\x0fTailLogsRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x10\n\x08\x66rom_now\x18\x03 \x01(\x08\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\x16\n\tmap_index\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btask_number\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x16\n\x0e\x61ttempt_number\x18\x08 \x01(\r\x12\x12\n\nfirst_line\x18\t \x01(\x04\x12.\n\x07streams\x18\n \x03(\x0e\x32\x1d.nodeflow.common.v1.LogStream\x12\x0c\n\x04text\x18\x0b \x01(\tB\x0c\n\n_map_indexB\x0e\n\x0c_task_number\"Q\n\x10TailLogsResponse\x12-\n\x05lines\x18\x01 \x03(\x0b\x32\x1e.nodeflow.scheduler.v1.LogLine\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x8b\x01\n\x10ListTasksRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.nodeflow.common.v1.TaskState\"X\n\x11ListTasksResponse\x12*\n\x05tasks\x18\x01 \x03(\x0b\x32\x1b.nodeflow.scheduler.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x0eGetTaskRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x13\n\x0btask_number\x18\x02 \x01(\r\"<\n\x0fGetTaskResponse\x12)\n\x04task\x18\x01 \x01(\x0b\x32\x1b.nodeflow.scheduler.v1.Task\"n\n\x1aGetTaskDependenciesRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x13\n\x0btask_number\x18\x02 \x01(\r\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"p\n\x1bGetTaskDependenciesResponse\x12\x38\n\x0c\x64\x65pendencies\x18\x01 \x03(\x0b\x32\".nodeflow.common.v1.TaskDependency\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x7f\n\x12\x45xplainTaskRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\x0btask_number\x18\x02 \x01(\rH\x00\x12\x0e\n\x04node\x18\x03 \x01(\tH\x00\x12\x16\n\tmap_index\x18\x04 \x01(\rH\x01\x88\x01\x01\x42\x06\n\x04taskB\x0c\n\n_map_index\"R\n\x13\x45xplainTaskResponse\x12;\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32&.nodeflow.scheduler.v1.TaskExplanation\">\n\x16\x43\x61ncelExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"N\n\x17\x43\x61ncelExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .nodeflow.scheduler.v1.Execution\"i\n\x15UploadArtifactRequest\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32#.nodeflow.scheduler.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"4\n\x0cUploadHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\"Q\n\x16UploadArtifactResponse\x12\x37\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32%.nodeflow.common.v1.ArtifactReference\")\n\x17\x44ownloadArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"(\n\x18\x44ownloadArtifactResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xd5\x0e\n\x10SchedulerService\x12s\n\x10RegisterWorkflow\x12..nodeflow.scheduler.v1.RegisterWorkflowRequest\x1a/.nodeflow.scheduler.v1.RegisterWorkflowResponse\x12s\n\x10ValidateWorkflow\x12..nodeflow.scheduler.v1.ValidateWorkflowRequest\x1a/.nodeflow.scheduler.v1.ValidateWorkflowResponse\x12\x64\n\x0bGetWorkflow\x12).nodeflow.scheduler.v1.GetWorkflowRequest\x1a*.nodeflow.scheduler.v1.GetWorkflowResponse\x12j\n\rListWorkflows\x12+.nodeflow.scheduler.v1.ListWorkflowsRequest\x1a,.nodeflow.scheduler.v1.ListWorkflowsResponse\x12p\n\x0fSubmitExecution\x12-.nodeflow.scheduler.v1.SubmitExecutionRequest\x1a..nodeflow.scheduler.v1.SubmitExecutionResponse\x12s\n\x10SubmitExecutions\x12..nodeflow.scheduler.v1.SubmitExecutionsRequest\x1a/.nodeflow.scheduler.v1.SubmitExecutionsResponse\x12g\n\x0cGetExecution\x12*.nodeflow.scheduler.v1.GetExecutionRequest\x1a+.nodeflow.scheduler.v1.GetExecutionResponse\x12m\n\x0eListExecutions\x12,.nodeflow.scheduler.v1.ListExecutionsRequest\x1a-.nodeflow.scheduler.v1.ListExecutionsResponse\x12o\n\x0eWatchExecution\x12,.nodeflow.scheduler.v1.WatchExecutionRequest\x1a-.nodeflow.scheduler.v1.WatchExecutionResponse0\x01\x12]\n\x08TailLogs\x12&.nodeflow.scheduler.v1.TailLogsRequest\x1a\'.nodeflow.scheduler.v1.TailLogsResponse0\x01\x12^\n\tListTasks\x12\'.nodeflow.scheduler.v1.ListTasksRequest\x1a(.nodeflow.scheduler.v1.ListTasksResponse\x12X\n\x07GetTask\x12%.nodeflow.scheduler.v1.GetTaskRequest\x1a&.nodeflow.scheduler.v1.GetTaskResponse\x12|\n\x13GetTaskDependencies\x12\x31.nodeflow.scheduler.v1.GetTaskDependenciesRequest\x1a\x32.nodeflow.scheduler.v1.GetTaskDependenciesResponse\x12\x64\n\x0b\x45xplainTask\x12).nodeflow.scheduler.v1.ExplainTaskRequest\x1a*.nodeflow.scheduler.v1.ExplainTaskResponse\x12p\n\x0f\x43\x61ncelExecution\x12-.nodeflow.scheduler.v1.CancelExecutionRequest\x1a..nodeflow.scheduler.v1.CancelExecutionResponse\x12o\n\x0eUploadArtifact\x12,.nodeflow.scheduler.v1.UploadArtifactRequest\x1a-.nodeflow.scheduler.v1.UploadArtifactResponse(\x01\x12u\n\x10\x44ownloadArtifact\x12..nodeflow.scheduler.v1.DownloadArtifactRequest\x1a/.nodeflow.scheduler.v1.DownloadArtifactResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,80 +44,84 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITEXECUTIONREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_SUBMISSION_LABELSENTRY']._loaded_options = None
   _globals['_SUBMISSION_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_REGISTERWORKFLOWREQUEST']._serialized_start=369
-  _globals['_REGISTERWORKFLOWREQUEST']._serialized_end=453
-  _globals['_REGISTERWORKFLOWRESPONSE']._serialized_start=455
-  _globals['_REGISTERWORKFLOWRESPONSE']._serialized_end=549
-  _globals['_VALIDATEWORKFLOWREQUEST']._serialized_start=551
-  _globals['_VALIDATEWORKFLOWREQUEST']._serialized_end=635
-  _globals['_VALIDATEWORKFLOWRESPONSE']._serialized_start=638
-  _globals['_VALIDATEWORKFLOWRESPONSE']._serialized_end=769
-  _globals['_GETWORKFLOWREQUEST']._serialized_start=771
-  _globals['_GETWORKFLOWREQUEST']._serialized_end=823
-  _globals['_GETWORKFLOWRESPONSE']._serialized_start=825
-  _globals['_GETWORKFLOWRESPONSE']._serialized_end=897
-  _globals['_LISTWORKFLOWSREQUEST']._serialized_start=899
-  _globals['_LISTWORKFLOWSREQUEST']._serialized_end=974
-  _globals['_LISTWORKFLOWSRESPONSE']._serialized_start=976
-  _globals['_LISTWORKFLOWSRESPONSE']._serialized_end=1076
-  _globals['_WORKFLOWREFERENCE']._serialized_start=1079
-  _globals['_WORKFLOWREFERENCE']._serialized_end=1207
-  _globals['_SUBMITEXECUTIONREQUEST']._serialized_start=1210
-  _globals['_SUBMITEXECUTIONREQUEST']._serialized_end=1481
-  _globals['_SUBMITEXECUTIONREQUEST_LABELSENTRY']._serialized_start=1436
-  _globals['_SUBMITEXECUTIONREQUEST_LABELSENTRY']._serialized_end=1481
-  _globals['_SUBMITEXECUTIONRESPONSE']._serialized_start=1483
-  _globals['_SUBMITEXECUTIONRESPONSE']._serialized_end=1561
-  _globals['_SUBMITEXECUTIONSREQUEST']._serialized_start=1564
-  _globals['_SUBMITEXECUTIONSREQUEST']._serialized_end=1705
-  _globals['_SUBMISSION']._serialized_start=1708
-  _globals['_SUBMISSION']._serialized_end=1895
-  _globals['_SUBMISSION_LABELSENTRY']._serialized_start=1436
-  _globals['_SUBMISSION_LABELSENTRY']._serialized_end=1481
-  _globals['_SUBMITEXECUTIONSRESPONSE']._serialized_start=1897
-  _globals['_SUBMITEXECUTIONSRESPONSE']._serialized_end=1946
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=1948
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=1991
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=1993
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=2068
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=2070
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=2148
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=2150
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=2253
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=2255
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=2316
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=2318
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=2404
-  _globals['_TAILLOGSREQUEST']._serialized_start=2407
-  _globals['_TAILLOGSREQUEST']._serialized_end=2696
-  _globals['_TAILLOGSRESPONSE']._serialized_start=2698
-  _globals['_TAILLOGSRESPONSE']._serialized_end=2779
-  _globals['_LISTTASKSREQUEST']._serialized_start=2782
-  _globals['_LISTTASKSREQUEST']._serialized_end=2921
-  _globals['_LISTTASKSRESPONSE']._serialized_start=2923
-  _globals['_LISTTASKSRESPONSE']._serialized_end=3011
-  _globals['_GETTASKREQUEST']._serialized_start=3013
-  _globals['_GETTASKREQUEST']._serialized_end=3072
-  _globals['_GETTASKRESPONSE']._serialized_start=3074
-  _globals['_GETTASKRESPONSE']._serialized_end=3134
-  _globals['_EXPLAINTASKREQUEST']._serialized_start=3136
-  _globals['_EXPLAINTASKREQUEST']._serialized_end=3263
-  _globals['_EXPLAINTASKRESPONSE']._serialized_start=3265
-  _globals['_EXPLAINTASKRESPONSE']._serialized_end=3347
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=3349
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=3411
-  _globals['_CANCELEXECUTIONRESPONSE']._serialized_start=3413
-  _globals['_CANCELEXECUTIONRESPONSE']._serialized_end=3491
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=3493
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=3598
-  _globals['_UPLOADHEADER']._serialized_start=3600
-  _globals['_UPLOADHEADER']._serialized_end=3652
-  _globals['_UPLOADARTIFACTRESPONSE']._serialized_start=3654
-  _globals['_UPLOADARTIFACTRESPONSE']._serialized_end=3735
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=3737
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=3778
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=3780
-  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=3820
-  _globals['_SCHEDULERSERVICE']._serialized_start=3823
-  _globals['_SCHEDULERSERVICE']._serialized_end=5574
+  _globals['_REGISTERWORKFLOWREQUEST']._serialized_start=406
+  _globals['_REGISTERWORKFLOWREQUEST']._serialized_end=490
+  _globals['_REGISTERWORKFLOWRESPONSE']._serialized_start=492
+  _globals['_REGISTERWORKFLOWRESPONSE']._serialized_end=586
+  _globals['_VALIDATEWORKFLOWREQUEST']._serialized_start=588
+  _globals['_VALIDATEWORKFLOWREQUEST']._serialized_end=672
+  _globals['_VALIDATEWORKFLOWRESPONSE']._serialized_start=675
+  _globals['_VALIDATEWORKFLOWRESPONSE']._serialized_end=806
+  _globals['_GETWORKFLOWREQUEST']._serialized_start=808
+  _globals['_GETWORKFLOWREQUEST']._serialized_end=860
+  _globals['_GETWORKFLOWRESPONSE']._serialized_start=862
+  _globals['_GETWORKFLOWRESPONSE']._serialized_end=934
+  _globals['_LISTWORKFLOWSREQUEST']._serialized_start=936
+  _globals['_LISTWORKFLOWSREQUEST']._serialized_end=1011
+  _globals['_LISTWORKFLOWSRESPONSE']._serialized_start=1013
+  _globals['_LISTWORKFLOWSRESPONSE']._serialized_end=1113
+  _globals['_WORKFLOWREFERENCE']._serialized_start=1116
+  _globals['_WORKFLOWREFERENCE']._serialized_end=1244
+  _globals['_SUBMITEXECUTIONREQUEST']._serialized_start=1247
+  _globals['_SUBMITEXECUTIONREQUEST']._serialized_end=1518
+  _globals['_SUBMITEXECUTIONREQUEST_LABELSENTRY']._serialized_start=1473
+  _globals['_SUBMITEXECUTIONREQUEST_LABELSENTRY']._serialized_end=1518
+  _globals['_SUBMITEXECUTIONRESPONSE']._serialized_start=1520
+  _globals['_SUBMITEXECUTIONRESPONSE']._serialized_end=1598
+  _globals['_SUBMITEXECUTIONSREQUEST']._serialized_start=1601
+  _globals['_SUBMITEXECUTIONSREQUEST']._serialized_end=1742
+  _globals['_SUBMISSION']._serialized_start=1745
+  _globals['_SUBMISSION']._serialized_end=1932
+  _globals['_SUBMISSION_LABELSENTRY']._serialized_start=1473
+  _globals['_SUBMISSION_LABELSENTRY']._serialized_end=1518
+  _globals['_SUBMITEXECUTIONSRESPONSE']._serialized_start=1934
+  _globals['_SUBMITEXECUTIONSRESPONSE']._serialized_end=1983
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=1985
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=2028
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=2030
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=2105
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=2107
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=2185
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=2187
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=2290
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=2292
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=2353
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=2355
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=2441
+  _globals['_TAILLOGSREQUEST']._serialized_start=2444
+  _globals['_TAILLOGSREQUEST']._serialized_end=2733
+  _globals['_TAILLOGSRESPONSE']._serialized_start=2735
+  _globals['_TAILLOGSRESPONSE']._serialized_end=2816
+  _globals['_LISTTASKSREQUEST']._serialized_start=2819
+  _globals['_LISTTASKSREQUEST']._serialized_end=2958
+  _globals['_LISTTASKSRESPONSE']._serialized_start=2960
+  _globals['_LISTTASKSRESPONSE']._serialized_end=3048
+  _globals['_GETTASKREQUEST']._serialized_start=3050
+  _globals['_GETTASKREQUEST']._serialized_end=3109
+  _globals['_GETTASKRESPONSE']._serialized_start=3111
+  _globals['_GETTASKRESPONSE']._serialized_end=3171
+  _globals['_GETTASKDEPENDENCIESREQUEST']._serialized_start=3173
+  _globals['_GETTASKDEPENDENCIESREQUEST']._serialized_end=3283
+  _globals['_GETTASKDEPENDENCIESRESPONSE']._serialized_start=3285
+  _globals['_GETTASKDEPENDENCIESRESPONSE']._serialized_end=3397
+  _globals['_EXPLAINTASKREQUEST']._serialized_start=3399
+  _globals['_EXPLAINTASKREQUEST']._serialized_end=3526
+  _globals['_EXPLAINTASKRESPONSE']._serialized_start=3528
+  _globals['_EXPLAINTASKRESPONSE']._serialized_end=3610
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=3612
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=3674
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_start=3676
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_end=3754
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=3756
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=3861
+  _globals['_UPLOADHEADER']._serialized_start=3863
+  _globals['_UPLOADHEADER']._serialized_end=3915
+  _globals['_UPLOADARTIFACTRESPONSE']._serialized_start=3917
+  _globals['_UPLOADARTIFACTRESPONSE']._serialized_end=3998
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=4000
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=4041
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_start=4043
+  _globals['_DOWNLOADARTIFACTRESPONSE']._serialized_end=4083
+  _globals['_SCHEDULERSERVICE']._serialized_start=4086
+  _globals['_SCHEDULERSERVICE']._serialized_end=5963
 # @@protoc_insertion_point(module_scope)

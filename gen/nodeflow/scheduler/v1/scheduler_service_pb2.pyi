@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from nodeflow.common.v1 import dependency_pb2 as _dependency_pb2
 from nodeflow.common.v1 import lifecycle_pb2 as _lifecycle_pb2
 from nodeflow.common.v1 import log_chunk_pb2 as _log_chunk_pb2
 from nodeflow.common.v1 import payload_pb2 as _payload_pb2
@@ -840,6 +841,68 @@ class GetTaskResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetTaskResponse: _TypeAlias = GetTaskResponse  # noqa: Y015
+
+@_typing.final
+class GetTaskDependenciesRequest(_message.Message):
+    """Which task's dependencies to tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    TASK_NUMBER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    execution_id: _builtins.str
+    """The execution."""
+    task_number: _builtins.int
+    """The task's number."""
+    page_size: _builtins.int
+    """At most how many; 0 means 100, and more than 1,000 means 1,000. A page is shorter when its results are large."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        execution_id: _builtins.str = ...,
+        task_number: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "page_size", b"page_size", "page_token", b"page_token", "task_number", b"task_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTaskDependenciesRequest: _TypeAlias = GetTaskDependenciesRequest  # noqa: Y015
+
+@_typing.final
+class GetTaskDependenciesResponse(_message.Message):
+    """A page of dependencies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPENDENCIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Set when there is more."""
+    @_builtins.property
+    def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[_dependency_pb2.TaskDependency]:
+        """What the task's node depends on, in the order of the workflow's nodes; the items of a mapped node follow it, by index."""
+
+    def __init__(
+        self,
+        *,
+        dependencies: _abc.Iterable[_dependency_pb2.TaskDependency] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependencies", b"dependencies", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTaskDependenciesResponse: _TypeAlias = GetTaskDependenciesResponse  # noqa: Y015
 
 @_typing.final
 class ExplainTaskRequest(_message.Message):

@@ -98,6 +98,11 @@ class SchedulerServiceStub:
                 request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskRequest.SerializeToString,
                 response_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskResponse.FromString,
                 _registered_method=True)
+        self.GetTaskDependencies = channel.unary_unary(
+                '/nodeflow.scheduler.v1.SchedulerService/GetTaskDependencies',
+                request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskDependenciesRequest.SerializeToString,
+                response_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskDependenciesResponse.FromString,
+                _registered_method=True)
         self.ExplainTask = channel.unary_unary(
                 '/nodeflow.scheduler.v1.SchedulerService/ExplainTask',
                 request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ExplainTaskRequest.SerializeToString,
@@ -223,6 +228,13 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTaskDependencies(self, request, context):
+        """Tells what a task depends on, and what became of that. Workers ask the same of `WorkerManagerService`. Errors: NOT_FOUND, INVALID_ARGUMENT (bad page token).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExplainTask(self, request, context):
         """Tells why a task is where it is: what it waits for, or how it ended. An execution that is not over has a task that tells what it waits for.
         Errors: NOT_FOUND, INVALID_ARGUMENT (neither a number nor a node), UNAVAILABLE (another scheduler has the execution; try again).
@@ -316,6 +328,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.GetTask,
                     request_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskRequest.FromString,
                     response_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskResponse.SerializeToString,
+            ),
+            'GetTaskDependencies': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTaskDependencies,
+                    request_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskDependenciesRequest.FromString,
+                    response_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskDependenciesResponse.SerializeToString,
             ),
             'ExplainTask': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainTask,
@@ -666,6 +683,33 @@ class SchedulerService:
             '/nodeflow.scheduler.v1.SchedulerService/GetTask',
             nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskRequest.SerializeToString,
             nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTaskDependencies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nodeflow.scheduler.v1.SchedulerService/GetTaskDependencies',
+            nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskDependenciesRequest.SerializeToString,
+            nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.GetTaskDependenciesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,6 +61,8 @@ class SchedulerServiceStub:
     """Lists the tasks of an execution by number. Errors: NOT_FOUND, INVALID_ARGUMENT (bad page token)."""
     GetTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetTaskRequest, _scheduler_service_pb2.GetTaskResponse]
     """Gets a task with its result. Errors: NOT_FOUND."""
+    GetTaskDependencies: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetTaskDependenciesRequest, _scheduler_service_pb2.GetTaskDependenciesResponse]
+    """Tells what a task depends on, and what became of that. Workers ask the same of `WorkerManagerService`. Errors: NOT_FOUND, INVALID_ARGUMENT (bad page token)."""
     ExplainTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ExplainTaskRequest, _scheduler_service_pb2.ExplainTaskResponse]
     """Tells why a task is where it is: what it waits for, or how it ended. An execution that is not over has a task that tells what it waits for.
     Errors: NOT_FOUND, INVALID_ARGUMENT (neither a number nor a node), UNAVAILABLE (another scheduler has the execution; try again).
@@ -195,6 +197,14 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_scheduler_service_pb2.GetTaskRequest, _abc.Awaitable[_scheduler_service_pb2.GetTaskResponse]],
     ) -> _abc.Awaitable[_scheduler_service_pb2.GetTaskResponse]:
         """Gets a task with its result. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def GetTaskDependencies(
+        self,
+        request: _scheduler_service_pb2.GetTaskDependenciesRequest,
+        context: _aio.ServicerContext[_scheduler_service_pb2.GetTaskDependenciesRequest, _abc.Awaitable[_scheduler_service_pb2.GetTaskDependenciesResponse]],
+    ) -> _abc.Awaitable[_scheduler_service_pb2.GetTaskDependenciesResponse]:
+        """Tells what a task depends on, and what became of that. Workers ask the same of `WorkerManagerService`. Errors: NOT_FOUND, INVALID_ARGUMENT (bad page token)."""
 
     @_abc_1.abstractmethod
     def ExplainTask(

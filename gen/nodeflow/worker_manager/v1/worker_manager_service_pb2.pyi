@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from nodeflow.common.v1 import dependency_pb2 as _dependency_pb2
 from nodeflow.common.v1 import log_chunk_pb2 as _log_chunk_pb2
 from nodeflow.common.v1 import payload_pb2 as _payload_pb2
 from nodeflow.worker_manager.v1 import attempt_pb2 as _attempt_pb2
@@ -499,6 +500,7 @@ class CoordinateRequest(_message.Message):
     ACKNOWLEDGEMENTS_FIELD_NUMBER: _builtins.int
     CANCELLATIONS_FIELD_NUMBER: _builtins.int
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def attach(self) -> Global___Attach:
         """Who attaches. Set in the first request only."""
@@ -523,6 +525,10 @@ class CoordinateRequest(_message.Message):
     def assignments(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionAssignments]:
         """New attempts."""
 
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___DependencyAnswer]:
+        """What workers asked, answered. An answer that nobody waits for any more is dropped."""
+
     def __init__(
         self,
         *,
@@ -532,10 +538,11 @@ class CoordinateRequest(_message.Message):
         acknowledgements: _abc.Iterable[Global___SessionAcknowledgement] | None = ...,
         cancellations: _abc.Iterable[Global___SessionCancellation] | None = ...,
         assignments: _abc.Iterable[Global___SessionAssignments] | None = ...,
+        answers: _abc.Iterable[Global___DependencyAnswer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgements", b"acknowledgements", "assignments", b"assignments", "attach", b"attach", "cancellations", b"cancellations", "claims", b"claims", "released_shards", b"released_shards"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgements", b"acknowledgements", "answers", b"answers", "assignments", b"assignments", "attach", b"attach", "cancellations", b"cancellations", "claims", b"claims", "released_shards", b"released_shards"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -691,6 +698,7 @@ class CoordinateResponse(_message.Message):
     CAPACITIES_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
     ATTACHED_FIELD_NUMBER: _builtins.int
+    QUESTIONS_FIELD_NUMBER: _builtins.int
     attached: _builtins.bool
     """Set once, after every session that could hold attempts at that moment was named in `opened`."""
     @_builtins.property
@@ -713,6 +721,10 @@ class CoordinateResponse(_message.Message):
     def closed(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionClosed]:
         """Sessions that ended."""
 
+    @_builtins.property
+    def questions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DependencyQuestion]:
+        """What workers ask about attempts of the shards that the scheduler owns. A question ends with its stream; the worker asks again."""
+
     def __init__(
         self,
         *,
@@ -722,10 +734,11 @@ class CoordinateResponse(_message.Message):
         capacities: _abc.Iterable[Global___SessionCapacity] | None = ...,
         closed: _abc.Iterable[Global___SessionClosed] | None = ...,
         attached: _builtins.bool = ...,
+        questions: _abc.Iterable[Global___DependencyQuestion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "capacities", b"capacities", "closed", b"closed", "held", b"held", "opened", b"opened", "updates", b"updates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "capacities", b"capacities", "closed", b"closed", "held", b"held", "opened", b"opened", "questions", b"questions", "updates", b"updates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1444,3 +1457,129 @@ class FlushLogsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FlushLogsResponse: _TypeAlias = FlushLogsResponse  # noqa: Y015
+
+@_typing.final
+class GetTaskDependenciesRequest(_message.Message):
+    """Which task's dependencies to tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session that holds the attempt."""
+    page_size: _builtins.int
+    """At most how many; 0 means 100, and more than 1,000 means 1,000. A page is shorter when its results are large."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    @_builtins.property
+    def attempt(self) -> _attempt_pb2.AttemptKey:
+        """The attempt, as it was assigned."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        attempt: _attempt_pb2.AttemptKey | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTaskDependenciesRequest: _TypeAlias = GetTaskDependenciesRequest  # noqa: Y015
+
+@_typing.final
+class GetTaskDependenciesResponse(_message.Message):
+    """A page of dependencies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPENDENCIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Set when there is more."""
+    @_builtins.property
+    def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[_dependency_pb2.TaskDependency]:
+        """What the task's node depends on, in the order of the workflow's nodes; the items of a mapped node follow it, by index."""
+
+    def __init__(
+        self,
+        *,
+        dependencies: _abc.Iterable[_dependency_pb2.TaskDependency] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependencies", b"dependencies", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTaskDependenciesResponse: _TypeAlias = GetTaskDependenciesResponse  # noqa: Y015
+
+@_typing.final
+class DependencyQuestion(_message.Message):
+    """A question of a worker, passed on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    question_id: _builtins.int
+    """A number that the answer repeats."""
+    @_builtins.property
+    def request(self) -> Global___GetTaskDependenciesRequest:
+        """What the worker asks."""
+
+    def __init__(
+        self,
+        *,
+        question_id: _builtins.int = ...,
+        request: Global___GetTaskDependenciesRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["question_id", b"question_id", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DependencyQuestion: _TypeAlias = DependencyQuestion  # noqa: Y015
+
+@_typing.final
+class DependencyAnswer(_message.Message):
+    """The answer to a question."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_ID_FIELD_NUMBER: _builtins.int
+    DEPENDENCIES_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    question_id: _builtins.int
+    """The question's number."""
+    refusal: _builtins.bytes
+    """Why it is told nothing: a serialised `google.rpc.Status`, as in the trailer `grpc-status-details-bin`."""
+    @_builtins.property
+    def dependencies(self) -> Global___GetTaskDependenciesResponse:
+        """What the worker is told."""
+
+    def __init__(
+        self,
+        *,
+        question_id: _builtins.int = ...,
+        dependencies: Global___GetTaskDependenciesResponse | None = ...,
+        refusal: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "dependencies", b"dependencies", "refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "dependencies", b"dependencies", "question_id", b"question_id", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["dependencies", "refusal"]  # noqa: Y015
+    _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
+
+Global___DependencyAnswer: _TypeAlias = DependencyAnswer  # noqa: Y015

@@ -77,6 +77,11 @@ class WorkerManagerServiceStub:
                 request_serializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.FlushLogsRequest.SerializeToString,
                 response_deserializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.FlushLogsResponse.FromString,
                 _registered_method=True)
+        self.GetTaskDependencies = channel.unary_unary(
+                '/nodeflow.worker_manager.v1.WorkerManagerService/GetTaskDependencies',
+                request_serializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.GetTaskDependenciesRequest.SerializeToString,
+                response_deserializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.GetTaskDependenciesResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerManagerServiceServicer:
@@ -160,6 +165,16 @@ class WorkerManagerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTaskDependencies(self, request, context):
+        """Tells a worker what a task that it executes depends on, and what became of that. The scheduler that owns the execution is asked, over its Coordinate
+        stream; nothing is kept here. A worker is told about attempts that it holds, and about no others.
+        Errors: INVALID_ARGUMENT (malformed session, negative page size, page token of another list), FAILED_PRECONDITION (the session has ended: SESSION_ENDED; it
+        does not hold the attempt, or not under this token: ATTEMPT_NOT_HELD), UNAVAILABLE (no scheduler owns the execution just now, or it did not answer in time: ask again).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerManagerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -202,6 +217,11 @@ def add_WorkerManagerServiceServicer_to_server(servicer, server):
                     servicer.FlushLogs,
                     request_deserializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.FlushLogsRequest.FromString,
                     response_serializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.FlushLogsResponse.SerializeToString,
+            ),
+            'GetTaskDependencies': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTaskDependencies,
+                    request_deserializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.GetTaskDependenciesRequest.FromString,
+                    response_serializer=nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.GetTaskDependenciesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -423,6 +443,33 @@ class WorkerManagerService:
             '/nodeflow.worker_manager.v1.WorkerManagerService/FlushLogs',
             nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.FlushLogsRequest.SerializeToString,
             nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.FlushLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTaskDependencies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nodeflow.worker_manager.v1.WorkerManagerService/GetTaskDependencies',
+            nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.GetTaskDependenciesRequest.SerializeToString,
+            nodeflow_dot_worker__manager_dot_v1_dot_worker__manager__service__pb2.GetTaskDependenciesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,12 @@ class WorkerManagerServiceStub:
     """Waits until all that attempts had written when it was called is stored: every worker with a WriteLogs stream is asked to flush. One whose stream broke is waited
     for until its lease would have ended. Errors: DEADLINE_EXCEEDED (output is still being delivered), UNAVAILABLE.
     """
+    GetTaskDependencies: _aio.UnaryUnaryMultiCallable[_worker_manager_service_pb2.GetTaskDependenciesRequest, _worker_manager_service_pb2.GetTaskDependenciesResponse]
+    """Tells a worker what a task that it executes depends on, and what became of that. The scheduler that owns the execution is asked, over its Coordinate
+    stream; nothing is kept here. A worker is told about attempts that it holds, and about no others.
+    Errors: INVALID_ARGUMENT (malformed session, negative page size, page token of another list), FAILED_PRECONDITION (the session has ended: SESSION_ENDED; it
+    does not hold the attempt, or not under this token: ATTEMPT_NOT_HELD), UNAVAILABLE (no scheduler owns the execution just now, or it did not answer in time: ask again).
+    """
 
 class WorkerManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Workers connect here to be given attempts, and schedulers attach here to give them.
@@ -152,6 +158,18 @@ class WorkerManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_worker_manager_service_pb2.FlushLogsResponse]:
         """Waits until all that attempts had written when it was called is stored: every worker with a WriteLogs stream is asked to flush. One whose stream broke is waited
         for until its lease would have ended. Errors: DEADLINE_EXCEEDED (output is still being delivered), UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTaskDependencies(
+        self,
+        request: _worker_manager_service_pb2.GetTaskDependenciesRequest,
+        context: _aio.ServicerContext[_worker_manager_service_pb2.GetTaskDependenciesRequest, _abc.Awaitable[_worker_manager_service_pb2.GetTaskDependenciesResponse]],
+    ) -> _abc.Awaitable[_worker_manager_service_pb2.GetTaskDependenciesResponse]:
+        """Tells a worker what a task that it executes depends on, and what became of that. The scheduler that owns the execution is asked, over its Coordinate
+        stream; nothing is kept here. A worker is told about attempts that it holds, and about no others.
+        Errors: INVALID_ARGUMENT (malformed session, negative page size, page token of another list), FAILED_PRECONDITION (the session has ended: SESSION_ENDED; it
+        does not hold the attempt, or not under this token: ATTEMPT_NOT_HELD), UNAVAILABLE (no scheduler owns the execution just now, or it did not answer in time: ask again).
         """
 
 def add_WorkerManagerServiceServicer_to_server(servicer: WorkerManagerServiceServicer, server: _aio.Server) -> None: ...

@@ -15,6 +15,7 @@ from nodeflow_scheduler.adapters.event_log import GrpcEventLog
 from nodeflow_scheduler.adapters.logs import GrpcLogs
 from nodeflow_scheduler.adapters.state_manager import GrpcCatalogue, GrpcJournal, GrpcShardLeases
 from nodeflow_scheduler.adapters.workers import GrpcWorkers
+from nodeflow_scheduler.answering import Answering
 from nodeflow_scheduler.config import Settings
 from nodeflow_scheduler.domain.core import Core
 from nodeflow_scheduler.domain.ledger import Limits
@@ -23,6 +24,7 @@ from nodeflow_scheduler.driver import INBOX_LIMIT, Driver
 from nodeflow_scheduler.intake import Intake
 from nodeflow_scheduler.library import Library
 from nodeflow_scheduler.ownership import Ownership
+from nodeflow_scheduler.ports import Question
 from nodeflow_scheduler.reading import Reading
 from nodeflow_scheduler.servicer import SchedulerServicer
 from nodeflow_scheduler.tailing import Tailing
@@ -52,10 +54,12 @@ class SchedulerService:
         journal = GrpcJournal(self._store_channel)
         library = Library(catalogue)
         inbox: Inbox[Input] = Inbox(INBOX_LIMIT)
-        self._workers = GrpcWorkers(self._manager_channels, settings.instance, inbox)
+        questions: Inbox[Question] = Inbox(INBOX_LIMIT)
+        self._workers = GrpcWorkers(self._manager_channels, settings.instance, inbox, questions)
         self._driver = Driver(
             core=core, inbox=inbox, log=self._event_log, workers=self._workers, artifacts=artifacts, clock=clock
         )
+        self._answering = Answering(self._driver, self._workers, questions)
         leases = GrpcShardLeases(self._store_channel, settings.instance, settings.lease_timeout_s)
         self._ownership = Ownership(
             driver=self._driver,
@@ -105,6 +109,7 @@ class SchedulerService:
                 group.create_task(self._driver.run(), name="driver"),
                 group.create_task(self._ownership.run(), name="ownership"),
                 group.create_task(self._tailing.run(), name="tailing"),
+                group.create_task(self._answering.run(), name="answering"),
             ]
             await self._drained.wait()
             for task in work:

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from nodeflow.common.v1 import log_chunk_pb2
 from nodeflow.state_manager.v1 import log_pb2 as store_pb2
+from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as manager_pb2
 
 from nodeflow_scheduler.domain.events import Event, ExecutionFinished
 from nodeflow_scheduler.domain.execution import Execution
@@ -219,6 +220,14 @@ class Uploads(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a worker asks, and the worker-manager that passed it on. It is as it travels; `answering.py` reads it."""
+
+    manager: str
+    message: manager_pb2.DependencyQuestion
+
+
 class Workers(Protocol):
     """The worker-managers, and through them the workers.
 
@@ -239,4 +248,8 @@ class Workers(Protocol):
 
     def stop(self, manager: str, stops: Mapping[str, list[AttemptRef]]) -> None:
         """Tells sessions which attempts to stop."""
+        ...
+
+    def answer(self, manager: str, answer: manager_pb2.DependencyAnswer) -> None:
+        """Answers a question. One that came over an earlier stream is nobody's any more, and the answer is dropped."""
         ...

@@ -23,7 +23,8 @@ from nodeflow_scheduler.ports import Artifacts, Catalogue, Upload, Uploads
 from nodeflow_scheduler.reading import Reading
 from nodeflow_scheduler.tailing import Tailing
 from nodeflow_scheduler.wire.cursors import execution_cursor, sequence_in, task_page, task_page_start
-from nodeflow_scheduler.wire.explanations import explanation_message, task_named
+from nodeflow_scheduler.wire.dependencies import dependency_list
+from nodeflow_scheduler.wire.explanations import check_task, explanation_message, task_named
 from nodeflow_scheduler.wire.readers import (
     EventReader,
     execution_message,
@@ -32,7 +33,7 @@ from nodeflow_scheduler.wire.readers import (
     task_message,
     workflow_message,
 )
-from nodeflow_shared.errors import FieldViolation, InvalidInput, NotFound
+from nodeflow_shared.errors import FieldViolation, InvalidInput
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -206,14 +207,20 @@ class SchedulerServicer(SchedulerServiceServicer):
     async def GetTask(self, request: pb2.GetTaskRequest, context: Context) -> pb2.GetTaskResponse:
         """See the proto."""
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
-        if request.task_number >= len(execution.states):
-            raise NotFound(
-                f"execution {execution.execution_id} has no task {request.task_number}; "
-                f"its tasks are 0 to {len(execution.states) - 1}"
-            )
+        check_task(execution, request.task_number)
         message = task_message(execution, request.task_number, full=True)
         await self._reading.committed()
         return pb2.GetTaskResponse(task=message)
+
+    async def GetTaskDependencies(
+        self, request: pb2.GetTaskDependenciesRequest, context: Context
+    ) -> pb2.GetTaskDependenciesResponse:
+        """See the proto."""
+        execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
+        check_task(execution, request.task_number)
+        page = dependency_list(execution, request.task_number, request.page_size, request.page_token)
+        await self._reading.committed()
+        return pb2.GetTaskDependenciesResponse(dependencies=page.dependencies, next_page_token=page.next_page_token)
 
     async def ExplainTask(self, request: pb2.ExplainTaskRequest, context: Context) -> pb2.ExplainTaskResponse:
         """See the proto."""

@@ -22,6 +22,9 @@ from nodeflow_worker_manager.ports import Registry
 # A peer that does not read has its stream ended when this many frames wait for it, rather than memory growing.
 WORKER_FRAMES: Final = 1_024
 SCHEDULER_FRAMES: Final = 8_192
+# How many questions of workers schedulers are asked at once: it bounds what answers occupy. Others wait their turn.
+QUESTIONS: Final = 64
+ANSWER_TIMEOUT_S: Final = 10.0
 
 _log = get_log()
 
@@ -90,6 +93,8 @@ class Driver:
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._askers: dict[int, asyncio.Future[object]] = {}
+        self._asking = asyncio.Semaphore(QUESTIONS)
         self._ended: set[str] = set()
         self._ends_wait = asyncio.Event()
         self._drained = asyncio.Event()
@@ -149,6 +154,27 @@ class Driver:
             _log.info("scheduler_left", stream=peer.number)
             self.feed((ev.SchedulerLost(stream=peer.number),))
 
+    async def ask(self, session_id: str, shard: int, request: object, timeout_s: float | None) -> object:
+        """Have the scheduler that owns a shard answer a worker's question. Raises Unavailable if none does in time."""
+        self._check_open()
+        try:
+            async with asyncio.timeout(min(timeout_s or ANSWER_TIMEOUT_S, ANSWER_TIMEOUT_S)), self._asking:
+                return await self._answer(session_id, shard, request)
+        except TimeoutError:
+            raise Unavailable("the scheduler has not answered in time; ask again", retry_after_s=0.5) from None
+
+    async def _answer(self, session_id: str, shard: int, request: object) -> object:
+        question = self._next_number()
+        asker = self._askers[question] = asyncio.get_running_loop().create_future()
+        try:
+            self.feed(
+                (ev.QuestionAsked(question=question, session_id=session_id, shard=shard, request=request),),
+            )
+            return await asker
+        finally:
+            del self._askers[question]
+            self.feed((ev.QuestionDropped(question=question),))
+
     def spawn(self, work: Coroutine[None, None, None], name: str) -> None:
         """Run a task among the service's; if it raises, the service fails. It is cancelled by a drain."""
         if self._group is None:
@@ -200,6 +226,8 @@ class Driver:
                 | do.Drain()
             ):
                 self._send_to_worker(instruction)
+            case do.Answer() | do.RefuseQuestion():
+                self._tell_asker(instruction)
             case (
                 do.SendOpened()
                 | do.SendHeld()
@@ -207,10 +235,21 @@ class Driver:
                 | do.SendCapacity()
                 | do.SendClosed()
                 | do.SendAttached()
+                | do.SendQuestion()
             ):
                 self._send_to_scheduler(instruction)
             case _:
                 assert_never(instruction)
+
+    def _tell_asker(self, instruction: do.Answer | do.RefuseQuestion) -> None:
+        asker = self._askers[instruction.question]
+        if asker.done():
+            return  # its time was up in this very turn
+        match instruction:
+            case do.Answer():
+                asker.set_result(instruction.answer)
+            case do.RefuseQuestion():
+                asker.set_exception(instruction.error)
 
     def _send_to_worker(self, frame: do.ToWorker) -> None:
         peer = self._workers.get(frame.connection)

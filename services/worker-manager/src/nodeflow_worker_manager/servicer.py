@@ -167,6 +167,14 @@ class WorkerManagerServicer(pb_grpc.WorkerManagerServiceServicer):
         await self._logs.flush()
         return pb.FlushLogsResponse()
 
+    async def GetTaskDependencies(
+        self, request: pb.GetTaskDependenciesRequest, context: Context
+    ) -> pb.GetTaskDependenciesResponse:
+        """Ask the scheduler that owns the execution."""
+        answer = await self._driver.ask(request.session_id, request.attempt.shard, request, context.time_remaining())
+        assert isinstance(answer, pb.DependencyAnswer)
+        return wire.read_answer(answer)
+
 
 def _worker_event(connection: int, request: pb.ConnectRequest) -> ev.Event:
     event = wire.read_worker_request(connection, request)

@@ -15,6 +15,7 @@ from nodeflow.worker_manager.v1 import attempt_pb2 as attempts
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as pb
 
 from nodeflow_shared.errors import FieldViolation, InvalidInput
+from nodeflow_shared.status import from_status
 from nodeflow_worker_manager.domain import events as ev
 from nodeflow_worker_manager.domain import instructions as do
 from nodeflow_worker_manager.domain import reports
@@ -186,6 +187,15 @@ def read_scheduler_request(stream: int, request: pb.CoordinateRequest) -> Iterat
         yield ev.AssignmentsReceived(
             stream=stream, session_id=given.session_id, generation=given.generation, batch=batch
         )
+    for answer in request.answers:
+        yield ev.QuestionAnswered(stream=stream, question=answer.question_id, answer=answer)
+
+
+def read_answer(answer: pb.DependencyAnswer) -> pb.GetTaskDependenciesResponse:
+    """Return what a scheduler tells a worker; raises what it refuses with."""
+    if answer.WhichOneof("answer") == "refusal":
+        raise from_status(answer.refusal)
+    return answer.dependencies
 
 
 def write_capacity(capacity: Capacity) -> pb.Capacity:
@@ -274,6 +284,9 @@ class SchedulerWriter:
                 response.closed.append(pb.SessionClosed(session_id=frame.session_id, reason=frame.reason))
             case do.SendAttached():
                 response.attached = True
+            case do.SendQuestion():
+                assert isinstance(frame.request, pb.GetTaskDependenciesRequest)
+                response.questions.append(pb.DependencyQuestion(question_id=frame.question, request=frame.request))
             case _:
                 assert_never(frame)
 
@@ -286,6 +299,7 @@ _RANKS: Final[Mapping[type[do.ToScheduler], int]] = {
     do.SendCapacity: 4,
     do.SendClosed: 5,
     do.SendAttached: 6,
+    do.SendQuestion: 7,
 }
 
 

@@ -21,7 +21,7 @@ from nodeflow_scheduler.domain.messages import (
     SessionClosed,
     SessionOpened,
 )
-from nodeflow_scheduler.ports import Prepared
+from nodeflow_scheduler.ports import Prepared, Question
 from nodeflow_scheduler.wire.attempts import fill_batch, held_of, keys_of, updates_of
 from nodeflow_shared.errors import IllegalState, StaleLease, Unavailable
 from nodeflow_shared.retry import Backoff, keep_connected
@@ -41,7 +41,9 @@ PARTS_LIMIT = 64
 """How many handouts and acknowledgements go into one message."""
 
 # The order in which a worker-manager carries out the parts of a message.
-_ACKNOWLEDGEMENTS, _CANCELLATIONS, _ASSIGNMENTS = range(3)
+_ACKNOWLEDGEMENTS, _CANCELLATIONS, _ASSIGNMENTS, _ANSWERS = range(4)
+_CLOSED = _ANSWERS + 1
+"""Nothing more is put into the last message."""
 
 STOP_GRACE_S = 5
 """How long a running attempt may take to stop after a cancellation."""
@@ -50,8 +52,16 @@ STOP_GRACE_S = 5
 class GrpcWorkers:
     """`Workers`, over some worker-managers."""
 
-    def __init__(self, channels: Mapping[str, grpc.aio.Channel], scheduler_id: str, inbox: Inbox[Input]) -> None:
-        self._links = {name: ManagerLink(name, channel, scheduler_id, inbox) for name, channel in channels.items()}
+    def __init__(
+        self,
+        channels: Mapping[str, grpc.aio.Channel],
+        scheduler_id: str,
+        inbox: Inbox[Input],
+        questions: Inbox[Question],
+    ) -> None:
+        self._links = {
+            name: ManagerLink(name, channel, scheduler_id, inbox, questions) for name, channel in channels.items()
+        }
 
     async def run(self) -> None:
         """Keeps all streams open until cancelled."""
@@ -76,21 +86,33 @@ class GrpcWorkers:
         """See the port."""
         self._links[manager].stop(stops)
 
+    def answer(self, manager: str, answer: manager_pb2.DependencyAnswer) -> None:
+        """See the port."""
+        self._links[manager].answer(answer)
+
 
 class ManagerLink:
     """The stream to one worker-manager."""
 
-    def __init__(self, name: str, channel: grpc.aio.Channel, scheduler_id: str, inbox: Inbox[Input]) -> None:
+    def __init__(
+        self,
+        name: str,
+        channel: grpc.aio.Channel,
+        scheduler_id: str,
+        inbox: Inbox[Input],
+        questions: Inbox[Question],
+    ) -> None:
         self._name = name
         self._stub = WorkerManagerServiceStub(channel)
         self._scheduler_id = scheduler_id
         self._inbox = inbox
+        self._questions = questions
         self._claims: list[manager_pb2.ShardClaim] = []
         self._claimed = asyncio.Event()
         self._outbox: Outbox[manager_pb2.CoordinateRequest] | None = None
         self._attachment = 0
         self._last = manager_pb2.CoordinateRequest()
-        self._last_rank = _ASSIGNMENTS + 1
+        self._last_rank = _CLOSED
         self._last_parts = 0
         self._backoff = Backoff()
 
@@ -131,6 +153,13 @@ class ManagerLink:
             # Filled in place: a message that is put into another is copied.
             fill_batch(request.assignments.add(session_id=session_id, generation=reported).batch, prepared)
 
+    def answer(self, answer: manager_pb2.DependencyAnswer) -> None:
+        """Answers a question. Nothing follows it in its message, for it may be large."""
+        request = self._request(_ANSWERS)
+        if request is not None:
+            request.answers.append(answer)
+            self._last_rank = _CLOSED
+
     def _request(self, rank: int) -> manager_pb2.CoordinateRequest | None:
         """The message to put parts of a kind into: the last one, if it still waits and the order of its fields is that
         of events. None when there is no stream; a stream that does not read is ended.
@@ -163,7 +192,7 @@ class ManagerLink:
             )
         )
         self._outbox = outbox
-        self._last_rank = _ASSIGNMENTS + 1  # Nothing is put into the message that attaches.
+        self._last_rank = _CLOSED  # Nothing is put into the message that attaches.
         self._attachment += 1
         try:
             async for response in self._stub.Coordinate(outbox):
@@ -208,3 +237,5 @@ class ManagerLink:
             push(SessionClosed(session_id=closed.session_id, reason=closed.reason))
         if response.attached:
             push(ManagerAttached(manager=self._name))
+        for question in response.questions:
+            self._questions.push(Question(manager=self._name, message=question))

@@ -62,9 +62,29 @@ def task_page_start(request: pb2.ListTasksRequest, execution_id: str) -> int:
         return 0
     asked, _, start = _decode(request.page_token, "page_token").rpartition(":")
     if asked != f"{execution_id}:{request.node}:{request.state}" or not _NUMBER.fullmatch(start):
-        violation = FieldViolation("page_token", "is not of this list", "the next_page_token of the page before")
-        raise InvalidInput("the page token belongs to another list", violations=[violation])
+        raise _other_list()
     return int(start)
+
+
+def dependency_page(execution_id: str, task: int, place: tuple[int, int]) -> str:
+    """The token of the page of a task's dependencies that begins at a place."""
+    return _encode(f"{execution_id}:{task}:dependencies:{place[0]}:{place[1]}")
+
+
+def dependency_page_start(page_token: str, execution_id: str, task: int) -> tuple[int, int]:
+    """The place at which the page that a request asks for begins. Raises InvalidInput."""
+    if not page_token:
+        return 0, 0
+    asked, _, place = _decode(page_token, "page_token").partition(":dependencies:")
+    parent, _, position = place.partition(":")
+    if asked != f"{execution_id}:{task}" or not _NUMBER.fullmatch(parent) or not _NUMBER.fullmatch(position):
+        raise _other_list()
+    return int(parent), int(position)
+
+
+def _other_list() -> InvalidInput:
+    violation = FieldViolation("page_token", "is not of this list", "the next_page_token of the page before")
+    return InvalidInput("the page token belongs to another list", violations=[violation])
 
 
 def _encode(text: str) -> str:

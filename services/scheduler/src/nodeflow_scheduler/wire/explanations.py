@@ -16,12 +16,7 @@ def task_named(execution: Execution, request: pb2.ExplainTaskRequest) -> int:
     """The number of the task that a request means. Raises InvalidInput, or NotFound that says what there is."""
     match request.WhichOneof("task"):
         case "task_number":
-            if request.task_number >= len(execution.states):
-                raise NotFound(
-                    f"execution {execution.execution_id} has no task {request.task_number}; "
-                    f"its tasks are 0 to {len(execution.states) - 1}",
-                    reason="TASK_NOT_FOUND",
-                )
+            check_task(execution, request.task_number)
             return request.task_number
         case "node":
             node = _node_named(execution, request.node)
@@ -29,6 +24,15 @@ def task_named(execution: Execution, request: pb2.ExplainTaskRequest) -> int:
         case None:
             violation = FieldViolation("task", "is not set", "a task's number, or a node")
             raise InvalidInput("no task is named", violations=[violation])
+
+
+def check_task(execution: Execution, task: int) -> None:
+    """Raises NotFound that says what there is."""
+    if task >= len(execution.states):
+        raise NotFound(
+            f"execution {execution.execution_id} has no task {task}; its tasks are 0 to {len(execution.states) - 1}",
+            reason="TASK_NOT_FOUND",
+        )
 
 
 def _node_named(execution: Execution, name: str) -> int:

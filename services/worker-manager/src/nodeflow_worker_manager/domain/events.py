@@ -168,6 +168,32 @@ class SchedulerLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionAsked:
+    """A worker asks the owner of a shard about an attempt; `request` is passed on unread. No number is used twice."""
+
+    question: int
+    session_id: str
+    shard: int
+    request: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionAnswered:
+    """A scheduler answers a question; `answer` is passed on unread."""
+
+    stream: int
+    question: int
+    answer: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionDropped:
+    """Nobody waits for an answer any more."""
+
+    question: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainRequested:
     """Someone wants a worker to finish and leave."""
 
@@ -197,6 +223,9 @@ Event = (
     | AcknowledgementReceived
     | CancellationReceived
     | SchedulerLost
+    | QuestionAsked
+    | QuestionAnswered
+    | QuestionDropped
     | DrainRequested
     | Tick
 )

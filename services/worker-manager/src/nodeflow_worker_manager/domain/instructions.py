@@ -129,6 +129,31 @@ class SendAttached:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendQuestion:
+    """To a scheduler: a worker asks about an attempt."""
+
+    stream: int
+    question: int
+    request: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """To whoever asked: what the scheduler says."""
+
+    question: int
+    answer: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseQuestion:
+    """To whoever asked: why there is no answer."""
+
+    question: int
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CloseConnection:
     """End a worker's stream: with an error, or well (None)."""
 
@@ -159,5 +184,5 @@ class RecordEnds:
 
 
 ToWorker = Welcome | ReplyToHeartbeat | Assign | Acknowledge | Cancel | ReportHeld | Drain
-ToScheduler = SendOpened | SendHeld | SendUpdates | SendCapacity | SendClosed | SendAttached
-Instruction = ToWorker | ToScheduler | CloseConnection | CloseStream | Register | RecordEnds
+ToScheduler = SendOpened | SendHeld | SendUpdates | SendCapacity | SendClosed | SendAttached | SendQuestion
+Instruction = ToWorker | ToScheduler | Answer | RefuseQuestion | CloseConnection | CloseStream | Register | RecordEnds

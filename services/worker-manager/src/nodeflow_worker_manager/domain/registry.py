@@ -19,6 +19,7 @@ from typing import assert_never
 from nodeflow_shared.errors import IllegalState, InvalidInput, NodeflowError, StaleLease, Unavailable
 from nodeflow_worker_manager.domain import events as ev
 from nodeflow_worker_manager.domain import instructions as do
+from nodeflow_worker_manager.domain.questions import Questions
 from nodeflow_worker_manager.domain.reports import Held, Updates
 from nodeflow_worker_manager.domain.sessions import NO_CAPACITY, EndReason, Session, SessionChange, SessionState
 from nodeflow_worker_manager.domain.shards import ShardTable
@@ -38,6 +39,7 @@ class SessionRegistry:
         # One entry per session; one that was renewed meanwhile goes back in when it comes up.
         self._lease_ends: list[tuple[float, str]] = []
         self._shards = ShardTable()
+        self._questions = Questions()
 
     @property
     def sessions(self) -> Mapping[str, Session]:
@@ -85,6 +87,13 @@ class SessionRegistry:
                 return self._on_released(event)
             case ev.SchedulerLost():
                 return self._on_scheduler_lost(event)
+            case ev.QuestionAsked():
+                return self._on_question(event)
+            case ev.QuestionAnswered():
+                return self._on_answer(event)
+            case ev.QuestionDropped():
+                self._questions.drop(event.question)
+                return iter(())
             case ev.DrainRequested():
                 return self._on_drain(event)
             case ev.SessionsLoaded():
@@ -350,18 +359,19 @@ class SessionRegistry:
         return iter(())
 
     def _on_scheduler_lost(self, event: ev.SchedulerLost) -> Instructions:
-        self._forget_stream(event.stream)
-        return iter(())
+        return self._forget_stream(event.stream)
 
     def _end_stream(self, number: int, error: NodeflowError) -> Instructions:
-        self._forget_stream(number)
+        yield from self._forget_stream(number)
         yield do.CloseStream(stream=number, error=error)
 
-    def _forget_stream(self, number: int) -> None:
+    def _forget_stream(self, number: int) -> Instructions:
         self._shards.detach(number)
         for session in self._sessions.values():
             session.awaiting.discard(number)
             session.generations.pop(number, None)
+        for question in self._questions.take_all(number):
+            yield do.RefuseQuestion(question=question, error=_nobody_answers())
 
     def _ask_for_held(self, stream: int) -> Instructions:
         """Have every connected session report to a stream; a report that is under way serves it as well."""
@@ -406,6 +416,22 @@ class SessionRegistry:
         session = self._reachable(event.session_id)
         if session is not None and session.connection is not None:
             yield do.Cancel(connection=session.connection, cancellation=event.cancellation)
+
+    # Workers ask.
+
+    def _on_question(self, event: ev.QuestionAsked) -> Instructions:
+        owner = self._shards.owner(event.shard)
+        if event.session_id not in self._sessions:
+            yield do.RefuseQuestion(question=event.question, error=_has_ended(event.session_id))
+        elif owner is None:
+            yield do.RefuseQuestion(question=event.question, error=_nobody_answers())
+        else:
+            self._questions.ask(event.question, owner)
+            yield do.SendQuestion(stream=owner, question=event.question, request=event.request)
+
+    def _on_answer(self, event: ev.QuestionAnswered) -> Instructions:
+        if self._questions.take(event.question, event.stream):
+            yield do.Answer(question=event.question, answer=event.answer)
 
     # What all of them need.
 
@@ -453,6 +479,10 @@ def _opened(session: Session) -> do.OpenedSession:
         labels=session.labels,
         connected=session.state is SessionState.CONNECTED,
     )
+
+
+def _nobody_answers() -> Unavailable:
+    return Unavailable("no scheduler owns the execution at the moment; ask again", reason="NO_OWNER", retry_after_s=0.5)
 
 
 def _has_ended(session_id: str) -> IllegalState:

@@ -32,6 +32,11 @@ class ShardTable:
         """The stream that owns every shard ever claimed here: then nothing needs to be split by shard."""
         return self._sole
 
+    def owner(self, shard: int) -> int | None:
+        """The stream that owns a shard, if one does."""
+        stream = self._owners.get(shard)
+        return None if stream is None else stream.number
+
     def attach(self, number: int, scheduler_id: str) -> int | None:
         """Add a stream; return that of the same scheduler which it replaces, if there is one."""
         old = next((each.number for each in self.streams.values() if each.scheduler_id == scheduler_id), None)
