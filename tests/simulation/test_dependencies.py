@@ -69,7 +69,7 @@ def test_a_worker_is_told_about_what_it_holds_and_nothing_else() -> None:
         for key in not_held:
             await refused(asker.ask(key), IllegalState, "ATTEMPT_NOT_HELD")
         await refused(asker.ask(key_of(last), session_id=OTHER_SESSION), IllegalState, "SESSION_ENDED")
-        other = Asker(channel_to(suite), session_id=OTHER_SESSION, slots=0)
+        other = Asker(channel_to(suite), session_id=OTHER_SESSION)
         serving_other = asyncio.create_task(other.run(), name="other")
         await other.welcomed.wait()
         await refused(other.ask(key_of(last)), IllegalState, "ATTEMPT_NOT_HELD")

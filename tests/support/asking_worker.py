@@ -23,6 +23,7 @@ FAN_IN: Final = {
     "many": {"function": "f:any", "map": [0, 1, 2]},
     "last": {"function": "f:any", "needs": ["one", "many"]},
 }
+CAPACITY: Final = pb.Capacity(slots=8)
 DEPENDENCIES: Final = [("one", 0, "0"), ("many", 1, ""), ("many", 3, "3"), ("many", 4, "4"), ("many", 5, "5")]
 """What `last` depends on: node, task number, result."""
 
@@ -30,9 +31,8 @@ DEPENDENCIES: Final = [("one", 0, "0"), ("many", 1, ""), ("many", 3, "3"), ("man
 class Asker:
     """A worker played by hand: it does the tasks before `last` at once, and holds on to that one."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, session_id: str = SESSION, slots: int = 8) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, session_id: str = SESSION) -> None:
         self._session_id = session_id
-        self._capacity = pb.Capacity(slots=slots)
         self.stub = WorkerManagerServiceStub(channel)
         self._outgoing: asyncio.Queue[pb.ConnectRequest | None] = asyncio.Queue()
         self._result_ids = 0
@@ -46,7 +46,7 @@ class Asker:
         hello = pb.Hello(
             worker_id=f"asker-{self._session_id[-1]}",
             session_id=self._session_id,
-            capacity=self._capacity,
+            capacity=CAPACITY,
             version="0",
         )
         self._outgoing.put_nowait(pb.ConnectRequest(hello=hello))
@@ -69,7 +69,7 @@ class Asker:
         while True:
             await asyncio.sleep(2)
             self._beats += 1
-            beat = pb.Heartbeat(beat=self._beats, capacity=self._capacity)
+            beat = pb.Heartbeat(beat=self._beats, capacity=CAPACITY)
             self._outgoing.put_nowait(pb.ConnectRequest(heartbeat=beat))
 
     async def _requests(self) -> AsyncIterator[pb.ConnectRequest]:

@@ -290,6 +290,11 @@ class FakeScheduler(SchedulerServiceServicer):
     async def GetTask(self, request: api.GetTaskRequest, context: Context) -> api.GetTaskResponse:  # noqa: N802
         return api.GetTaskResponse(task=next(each for each in self.tasks if each.task_number == request.task_number))
 
+    async def GetTaskDependencies(  # noqa: N802
+        self, request: api.GetTaskDependenciesRequest, context: Context
+    ) -> api.GetTaskDependenciesResponse:
+        raise AssertionError("the command line asks ExplainTask")
+
     def _find(self, execution_id: str) -> Execution:
         for each in self.executions:
             if execution_id == "@latest" or each.execution_id.startswith(execution_id):

@@ -119,6 +119,11 @@ class ManagerDouble(wm_grpc.WorkerManagerServiceServicer):
     ) -> wm.FlushLogsResponse:
         raise AssertionError("a worker does not wait for output")
 
+    async def GetTaskDependencies(  # noqa: N802  # named by the proto
+        self, request: wm.GetTaskDependenciesRequest, context: Context
+    ) -> wm.GetTaskDependenciesResponse:
+        raise AssertionError("this worker asks nothing")
+
     async def Coordinate(  # noqa: N802  # named by the proto
         self, request_iterator: object, context: Context
     ) -> AsyncIterator[wm.CoordinateResponse]:
