@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from tests.chaos.report_run import check_logs, check_run, history_of, run_report
+from tests.chaos.report_run import check_logs, check_run, run_report
 from tests.support.suite import running
 
 Tell = Callable[[str], None]
@@ -16,7 +16,7 @@ async def undisturbed_report(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The digest of the report of a run that nothing happened to."""
     with running(tmp_path_factory.mktemp("undisturbed")) as suite:
         run = await run_report(suite)
-    check_run(history_of(suite), run)
+    check_run(suite, run)
     check_logs(suite)
     return run.report
 

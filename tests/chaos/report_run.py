@@ -6,17 +6,19 @@ Owns the real example, how it is followed, and what must hold of it. Must not kn
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState
 from nodeflow.scheduler.v1.event_pb2 import Event, EventType
-from tests.support.checkers import Graph, check_history, check_watched
-from tests.support.history import History, read_history
+from nodeflow.scheduler.v1.scheduler_service_pb2 import WatchExecutionResponse
+from tests.support.history import read_history
 from tests.support.suite import Suite
 
+from nodeflow_sdk.audit.checkers import check
+from nodeflow_sdk.audit.history import History, Watched, WatchedBatch
 from nodeflow_sdk.client import Client, open_client
 from nodeflow_sdk.documents import read_document
 
@@ -65,25 +67,25 @@ class Followed:
     """An execution that was watched from its first event to its last."""
 
     execution_id: str
-    sequences: tuple[int, ...]
-    """As they arrived."""
+    batches: tuple[WatchedBatch, ...]
+    """What arrived, in its order."""
     outages: int
     """How often the watcher lost its connection."""
 
 
 async def follow(client: Client, execution_id: str, disturb: Disturb, *, at: float = MIDDLE) -> Followed:
     """Watch an execution to its end; `disturb` runs once, beside, when that share of its items is done."""
-    progress, sequences, outages = Progress(), list[int](), list[Exception]()
+    progress, batches, outages = Progress(), list[WatchedBatch](), list[Exception]()
     disturbance: asyncio.Task[None] | None = None
     async with asyncio.TaskGroup() as group:
         async for response in client.watch(execution_id, on_lost=outages.append):
+            batches.append(batch_of(response))
             for event in response.events:
                 progress.take(event)
-                sequences.append(event.sequence)
             if disturbance is None and progress.share >= at:
                 disturbance = group.create_task(_run(disturb, progress), name="disturb")
     assert disturbance is not None, f"it ended when {progress.share:.0%} of its items were done"
-    return Followed(execution_id=execution_id, sequences=tuple(sequences), outages=len(outages))
+    return Followed(execution_id=execution_id, batches=tuple(batches), outages=len(outages))
 
 
 async def _run(disturb: Disturb, progress: Progress) -> None:
@@ -95,24 +97,28 @@ async def submit_report(client: Client) -> str:
     return (await client.submit(read_document(REPORT))).execution_id
 
 
-async def watch_to_the_middle(client: Client, execution_id: str) -> tuple[list[int], str]:
-    """Watch an execution until enough of its items are done; returns the sequences that were seen, and the cursor."""
-    progress, sequences = Progress(), list[int]()
+async def watch_to_the_middle(client: Client, execution_id: str) -> list[WatchedBatch]:
+    """Watch an execution until enough of its items are done; returns what was seen."""
+    progress, batches = Progress(), list[WatchedBatch]()
     async with aclosing(client.watch(execution_id)) as responses:
         async for response in responses:
+            batches.append(batch_of(response))
             for event in response.events:
                 progress.take(event)
-                sequences.append(event.sequence)
             if progress.share >= MIDDLE:
-                return sequences, response.cursor
+                return batches
     raise AssertionError("it ended without a middle")
 
 
-async def watch_to_the_end(client: Client, execution_id: str, seen: list[int], cursor: str) -> Followed:
-    """Go on watching at a cursor; returns all that was seen."""
-    async for response in client.watch(execution_id, cursor):
-        seen += [event.sequence for event in response.events]
-    return Followed(execution_id=execution_id, sequences=tuple(seen), outages=0)
+async def watch_to_the_end(client: Client, execution_id: str, seen: list[WatchedBatch]) -> Followed:
+    """Go on watching after what was seen; returns all of it."""
+    rest = [batch_of(response) async for response in client.watch(execution_id, seen[-1].cursor)]
+    return Followed(execution_id=execution_id, batches=(*seen, *rest), outages=0)
+
+
+def batch_of(response: WatchExecutionResponse) -> WatchedBatch:
+    """Return what a history keeps of a response."""
+    return WatchedBatch(cursor=response.cursor, sequences=tuple(event.sequence for event in response.events))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +129,6 @@ class ReportRun:
     state: ExecutionState.ValueType
     report: str
     """The digest of the report."""
-    graph: Graph
 
 
 async def run_report(suite: Suite, disturb: Disturb = nothing) -> ReportRun:
@@ -138,27 +143,20 @@ async def outcome_of(client: Client, followed: Followed) -> ReportRun:
     execution = await client.get(followed.execution_id)
     [report] = [task async for task in client.tasks(followed.execution_id, node="report")]
     output = (await client.task(followed.execution_id, report.task_number)).output
-    graph = await graph_of(client, "stdlib-report")
-    return ReportRun(followed=followed, state=execution.state, report=output.artifact.digest, graph=graph)
+    return ReportRun(followed=followed, state=execution.state, report=output.artifact.digest)
 
 
-async def graph_of(client: Client, workflow: str) -> Graph:
-    """Return a workflow's dependencies by task number."""
-    nodes = (await client.workflow(workflow)).nodes
-    number = {node.name: place for place, node in enumerate(nodes)}
-    return [[number[name] for name in node.dependencies] for node in nodes]
+def history_of(suite: Suite, *followed: Followed) -> History:
+    """Return what a stopped suite has left in its store, and what its watchers were told."""
+    watched = tuple(Watched(execution_id=each.execution_id, batches=each.batches) for each in followed)
+    return replace(read_history(suite.data_dir / "nodeflow.db"), watched=watched)
 
 
-def history_of(suite: Suite) -> History:
-    """Return what a stopped suite has left in its store."""
-    return read_history(suite.data_dir / "nodeflow.db")
-
-
-def check_run(history: History, run: ReportRun) -> None:
+def check_run(suite: Suite, run: ReportRun) -> History:
     """Assert that every promise was kept, to the watcher too."""
-    execution_id = run.followed.execution_id
-    assert check_history(history, {execution_id: run.graph}) == []
-    assert check_watched(history.execution(execution_id), run.followed.sequences) == []
+    history = history_of(suite, run.followed)
+    assert check(history) == []
+    return history
 
 
 def check_logs(suite: Suite) -> None:

@@ -13,7 +13,6 @@ from tests.chaos.report_run import (
     Progress,
     check_logs,
     check_run,
-    history_of,
     outcome_of,
     run_report,
     silence_after_s,
@@ -50,8 +49,7 @@ async def test_a_killed_process_costs_seconds_and_nothing_else(
 
     assert ExecutionState.Name(run.state) == "EXECUTION_STATE_COMPLETED"
     assert run.report == undisturbed_report
-    history = history_of(suite)
-    check_run(history, run)
+    history = check_run(suite, run)
     first_s, silence_s = silence_after_s(history, killed_at[0])
     assert run.followed.outages == (victim == "scheduler")
     tell(f"kill -9 of {victim}: first result after {first_s:.2f} s, longest silence {silence_s:.2f} s")
@@ -66,18 +64,17 @@ async def test_a_suite_that_was_killed_as_a_whole_goes_on_where_it_was(
     with running(tmp_path) as killed:
         async with open_client(killed.address()) as client:
             execution_id = await submit_report(client)
-            seen, cursor = await watch_to_the_middle(client, execution_id)
+            seen = await watch_to_the_middle(client, execution_id)
         killed.process.kill()
         killed_at = time.time() * 1000
     with running(tmp_path) as suite:
         async with open_client(suite.address()) as client:
-            followed = await watch_to_the_end(client, execution_id, seen, cursor)
+            followed = await watch_to_the_end(client, execution_id, seen)
             run = await outcome_of(client, followed)
 
     assert ExecutionState.Name(run.state) == "EXECUTION_STATE_COMPLETED"
     assert run.report == undisturbed_report
-    history = history_of(suite)
-    check_run(history, run)
+    history = check_run(suite, run)
     check_logs(suite)
     _, silence_s = silence_after_s(history, killed_at)
     tell(f"kill -9 of the whole suite: longest silence {silence_s:.2f} s, the start of a new suite included")

@@ -7,9 +7,10 @@ from typing import Any, Final
 import pytest
 from nodeflow.common.v1 import lifecycle_pb2 as life
 from tests.simulation.scenarios import simulate
-from tests.support.checkers import check_history
 from tests.support.virtual_client import VirtualClient, value_of
 
+from nodeflow_sdk.audit.checkers import check
+from nodeflow_sdk.audit.history import graph_of_parents
 from nodeflow_testing.virtual_runners import Scripted, Value
 from nodeflow_testing.virtual_suite import SCHEDULER, STATE_MANAGER, WORKER_MANAGER, VirtualSuite
 
@@ -25,7 +26,7 @@ NODES: Final[dict[str, dict[str, object]]] = {
     "total": {"function": "f:total", "with": {"steps": "${nodes.step.output}"}},
     "end": {"function": "f:total", "with": {"steps": ["${nodes.total.output}", "${nodes.long.output}"]}},
 }
-GRAPH: Final = [[], [], [1], [2], [0, 3]]
+GRAPH: Final = graph_of_parents([[], [], [1], [2], [0, 3]])
 ITEMS: Final = 40
 ANSWER: Final = sum(2 * number for number in range(ITEMS)) + 1_000
 
@@ -56,8 +57,8 @@ async def check_completed(suite: VirtualSuite, client: VirtualClient, execution_
     execution = await client.finished(execution_id)
     assert execution.state == life.EXECUTION_STATE_COMPLETED
     assert value_of(execution.outputs) == {"end": ANSWER}
-    history = client.history()
-    assert check_history(history, {execution_id: GRAPH}) == []
+    history = client.history({execution_id: GRAPH})
+    assert check(history) == []
     results = Counter(fact.task for fact in history.execution(execution_id).facts if fact.kind == "tasks_completed")
     assert results == dict.fromkeys(range(len(NODES) + ITEMS), 1)
     assert suite.together() == []

@@ -18,9 +18,10 @@ from tests.simulation.scenarios import (
     raises,
     simulate,
 )
-from tests.support.checkers import check_history
 from tests.support.virtual_client import VirtualClient, value_of
 
+from nodeflow_sdk.audit.checkers import check
+from nodeflow_sdk.audit.history import graph_of_parents
 from nodeflow_testing.virtual_loop import run
 from nodeflow_testing.virtual_runners import Died, Raised, Scripted, Simulated, Value
 from nodeflow_testing.virtual_suite import VirtualSuite
@@ -40,7 +41,8 @@ def test_a_hundred_nodes_worth_an_hour_take_no_time() -> None:
         attempts = [1 + raises(node) + hangs(node) for node in NODES]
         assert [each.attempt_number for each in await client.tasks(execution_id)] == attempts
         assert len(suite.executed) == sum(attempts)
-        assert check_history(client.history(), {execution_id: [parents_of(node) for node in NODES]}) == []
+        graph = graph_of_parents([parents_of(node) for node in NODES])
+        assert check(client.history({execution_id: graph})) == []
 
     began = time.process_time()
     simulate({"work:add_up": add_up}, scenario)
@@ -71,7 +73,7 @@ def test_a_map_over_a_list_that_another_node_produced() -> None:
         assert value_of(execution.outputs) == {"total": sum(n * n for n in range(20))}
         items = [each for each in await client.tasks(execution_id) if each.HasField("map_index")]
         assert [(each.map_index, each.attempt_number) for each in items] == [(n, 1 + (n == 4)) for n in range(20)]
-        assert check_history(client.history(), {execution_id: [[], [0], [1]]}) == []
+        assert check(client.history({execution_id: graph_of_parents([[], [0], [1]])})) == []
 
     simulate({"f:quick": quick, "f:square": square, "f:add": add}, scenario)
 
@@ -219,6 +221,6 @@ def test_quick_tasks_do_not_wait_behind_one_that_turned_out_to_be_long(place: in
             assert len(suite.spans) == 400
             late = [each.task_number for each in suite.spans if each.ended_s > began_s + 1.0]
             assert late == [each.task_number for each in items if each.map_index == place]
-            assert check_history(client.history(), {execution_id: [[]]}) == []
+            assert check(client.history()) == []
 
     run(main, seed=0)

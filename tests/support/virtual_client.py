@@ -5,19 +5,28 @@ Owns the patience of a client. Must not look into any service; the store is read
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Mapping
+from math import isinf
+from typing import Any, Final
 
 import grpc.aio
 from nodeflow.common.v1 import dependency_pb2, lifecycle_pb2, payload_pb2
 from nodeflow.scheduler.v1 import execution_pb2, log_line_pb2, workflow_pb2
 from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb
-from tests.support.history import ExecutionHistory, History, ShardHistory, facts_of
+from nodeflow.scheduler.v1.log_pb2 import LogChunk
+from tests.support.history import graph_in
 
+from nodeflow_sdk.audit.decoding import execution_state, facts_of
+from nodeflow_sdk.audit.history import ExecutionHistory, Graph, History, ShardHistory, Slots
+from nodeflow_sdk.audit.history import Span as WorkSpan
+from nodeflow_shared.clock import LoopClock
 from nodeflow_shared.retry import as_lost_connection
-from nodeflow_testing.virtual_suite import VirtualSuite
+from nodeflow_testing.machine_clock import EPOCH_MS
+from nodeflow_testing.virtual_suite import SCHEDULER, VirtualSuite
 
 RETRY_S = 0.2
+STOP_WITHIN_MS: Final = 20_000
+"""The lease of a worker, and a scheduler's outage before it tells anyone to stop."""
 
 
 def document(nodes: Mapping[str, object], **more: object) -> workflow_pb2.WorkflowDocument:
@@ -100,23 +109,35 @@ class VirtualClient:
         request = pb.CancelExecutionRequest(execution_id=execution_id, reason=reason)
         return (await self.stub.CancelExecution(request, timeout=30)).execution
 
-    def history(self) -> History:
-        """Read what the store holds."""
+    def history(self, graphs: Mapping[str, Graph] | None = None) -> History:
+        """Return what the store holds, and what was at work on the workers.
+
+        `graphs` by execution id take the place of those in the documents that the store has.
+        """
         store = self._suite.store
+        known = {
+            (each.tenant, each.revision): graph_in(each.document, each.content_type, each.directory)
+            for each in store._workflows
+        }
         return History(
             executions=tuple(
                 ExecutionHistory(
                     execution_id=each.record.execution_id,
                     tenant=each.record.tenant,
                     shard=each.record.shard,
+                    workflow=each.record.workflow,
+                    revision=each.record.revision,
                     request_id=each.record.request_id,
-                    state=lifecycle_pb2.ExecutionState.ValueType(each.record.state),
+                    state=execution_state(lifecycle_pb2.ExecutionState.ValueType(each.record.state)),
                     task_count=each.record.task_count,
+                    graph=(graphs or {}).get(each.record.execution_id, known[each.record.tenant, each.record.revision]),
                     facts=tuple(
                         fact
                         for chunk in each.chunks
                         for fact in facts_of(
-                            chunk.data, first_sequence=chunk.first_sequence, first_offset=chunk.first_offset
+                            LogChunk.FromString(chunk.data),
+                            first_sequence=chunk.first_sequence,
+                            first_offset=chunk.first_offset,
                         )
                     ),
                 )
@@ -126,7 +147,24 @@ class VirtualClient:
                 ShardHistory(shard=head.shard, fencing_token=head.fencing_token, next_offset=head.next_offset)
                 for head in store._heads.shards.values()
             ),
+            spans=tuple(self._spans()),
+            slots=tuple(Slots(worker=name, slots=self._suite.slots) for name in self._suite.spans_by_worker),
+            stop_within_ms=STOP_WITHIN_MS,
+            clock_error_ms=self._suite.clocks[SCHEDULER].error_ms,  # Which facts have their times from.
         )
+
+    def _spans(self) -> Iterator[WorkSpan]:
+        clock = LoopClock(EPOCH_MS)
+        for worker, spans in self._suite.spans_by_worker.items():
+            for span in spans:
+                yield WorkSpan(
+                    worker=worker,
+                    execution_id=span.execution_id,
+                    task=span.task_number,
+                    attempt=span.attempt_number,
+                    begin_ms=clock.at_ms(span.began_s),
+                    end_ms=None if isinf(span.ended_s) else clock.at_ms(span.ended_s),
+                )
 
 
 FINAL = frozenset(

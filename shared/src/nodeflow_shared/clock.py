@@ -47,5 +47,9 @@ class LoopClock:
 
     def now_ms(self) -> int:
         """Return the epoch plus the loop's time, in whole milliseconds."""
+        return self.at_ms(self.monotonic())
+
+    def at_ms(self, monotonic_s: float) -> int:
+        """Return the wall time at a time of the loop."""
         # Rounded to the microsecond first: 1.001 s as a float is 1000.99… ms.
-        return self._epoch_ms + round(self.monotonic() * 1_000_000) // 1000
+        return self._epoch_ms + round(monotonic_s * 1_000_000) // 1000

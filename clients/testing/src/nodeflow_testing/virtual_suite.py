@@ -55,6 +55,7 @@ class VirtualSuite:
         lease_timeout_s: float = 10.0,
         heartbeat_interval_s: float = 2.0,
     ) -> None:
+        self.slots = slots
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop), "simulated processes live on a virtual loop"
         self.faults: Counter[str] = Counter()
@@ -96,7 +97,14 @@ class VirtualSuite:
     @property
     def spans(self) -> list[Span]:
         """The same, with their times."""
-        return [each for worker in self._workers.values() for runners in worker.lives for each in runners.spans]
+        return [each for spans in self.spans_by_worker.values() for each in spans]
+
+    @property
+    def spans_by_worker(self) -> dict[str, list[Span]]:
+        """The same, by worker, over all its lives."""
+        return {
+            name: [each for runners in worker.lives for each in runners.spans] for name, worker in self._workers.items()
+        }
 
     def together(self) -> list[tuple[Span, Span]]:
         """Return what no engine may let happen: spans of one task that overlap, on any workers."""
@@ -197,7 +205,7 @@ class VirtualSuite:
         Monotonic time goes on as it does.
         """
         for clock in set(self.clocks.values()) if name is None else [self.clocks[name]]:
-            clock.offset_ms += round(seconds * 1_000)
+            clock.jump(round(seconds * 1_000))
         self.faults["clock"] += 1
 
     def _crash(self, name: str) -> None:
