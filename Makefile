@@ -16,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check gen lint in-step format bench constraints clean
+.PHONY: help run test check gen lint in-step format bench mutants constraints clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -70,6 +70,9 @@ format: $(VENV)/dev.stamp  ## format Python and protos in place
 
 bench: $(VENV)/dev.stamp  ## measure: make bench NAME=noop, latency or process
 	@$(BIN)/python -m tests.bench $(NAME)
+
+mutants: $(VENV)/dev.stamp  ## plant bugs one at a time, and show which seed and which test catches each
+	@$(BIN)/python -m tests.mutants
 
 constraints:  ## write constraints.txt from a clean resolve of all lower bounds
 	@$(PYTHON) scripts/constraints.py $(DISTRIBUTIONS) $(TESTING) 'clients/python[embedded]'

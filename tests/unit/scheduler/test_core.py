@@ -111,6 +111,16 @@ def test_a_repeated_submission_finds_its_execution_and_another_body_is_refused()
     assert (error.reason, error.metadata) == ("REQUEST_ID_REUSED", {"execution_id": "e1"})
 
 
+def test_a_repeat_finds_an_execution_that_is_over_and_does_not_start_it_again() -> None:
+    lab, repeat = Lab.ready(), Caller()
+    running(lab)
+    lab.step(updates(results=[report(0)]))
+    over = lab.execution()
+    assert lab.step(submit(chain(1), caller=repeat, digest=over.origin.request_digest)) == []
+    assert repeat.only is lab.execution() is over
+    assert over.state is ExecutionState.COMPLETED
+
+
 def test_beyond_its_limit_a_scheduler_takes_no_more() -> None:
     lab = Lab.ready(Limits(open_executions=2))
     callers = [Caller() for _ in range(3)]
@@ -153,6 +163,20 @@ def test_a_cancellation_is_answered_and_a_repeat_changes_nothing() -> None:
     assert first.only is repeat.only is lab.execution()
     assert lab.execution().state is ExecutionState.CANCELLED
     assert lab.execution().cancel_reason == "enough"
+
+
+def test_what_is_cancelled_in_the_turn_that_starts_it_is_handed_to_nobody() -> None:
+    lab = Lab.ready()
+    lab.step(submit(chain(1)), cancel())
+    assert lab.assigned() == {}
+
+
+def test_what_waits_in_line_when_it_is_cancelled_is_handed_to_nobody() -> None:
+    lab = Lab()
+    lab.step(acquired(), submit(workflow({"a": {}, "b": {}})))
+    lab.step(cancel())
+    lab.step(opened(), held(), ATTACHED)
+    assert lab.assigned() == {}
 
 
 def test_what_is_over_or_unknown_or_anothers_cannot_be_cancelled() -> None:

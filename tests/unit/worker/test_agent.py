@@ -217,6 +217,15 @@ class TestStops:
         assert isinstance(failure, Failure)
         assert (failure.kind, failure.reason, failure.retryable) == (FailureKind.TRANSIENT, "ATTEMPT_TIMEOUT", True)
 
+    def test_an_overdue_task_leaves_its_place_to_another(self) -> None:
+        agent = started_agent(slots=1, max_credits=1)
+        assigned(agent, attempt(1, timeout_s=2.0))
+        agent.handle(events.TaskOverdue(runner=1, sequence=1), 1.0)
+        agent.handle(events.RunnerDied(runner=1, last_started=1, cause="it was ended by SIGKILL", killed=True), 2.0)
+        agent.handle(events.RunnerReady(runner=2), 2.0)
+        batch = [attempt(task) for task in (2, 3, 4)]
+        assert assigned(agent, *batch, now=2.0) == [do.Report(refused=batch[2:]), feed(2, batch[:1])]
+
 
 class TestDeaths:
     def test_blame_is_exact(self) -> None:
