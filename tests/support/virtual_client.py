@@ -141,11 +141,11 @@ class VirtualClient:
                         )
                     ),
                 )
-                for each in store._executions.values()
+                for each in store.tables.executions.values()
             ),
             shards=tuple(
                 ShardHistory(shard=head.shard, fencing_token=head.fencing_token, next_offset=head.next_offset)
-                for head in store._heads.shards.values()
+                for head in store.tables.heads.shards.values()
             ),
             spans=tuple(self._spans()),
             slots=tuple(Slots(worker=name, slots=self._suite.slots) for name in self._suite.spans_by_worker),

@@ -11,6 +11,7 @@ from nodeflow_shared.clock import SystemClock
 from nodeflow_state_manager.adapters.sqlite import SqliteStore, open_sqlite
 from nodeflow_state_manager.ports import Store
 from nodeflow_testing.memory_store import MemoryStore
+from nodeflow_testing.simulated_disk import Disk
 
 SHARDS = 4
 
@@ -45,17 +46,16 @@ class SqliteHome:
 
 class MemoryHome:
     def __init__(self) -> None:
-        self._store = MemoryStore(SHARDS, SystemClock())
+        self._disk = Disk()
 
     async def open(self) -> Store:
-        return self._store
+        return MemoryStore(SHARDS, SystemClock(), disk=self._disk)
 
     async def reopen(self) -> Store:
-        await self._store.close()
-        return self._store
+        return await self.open()
 
     async def close(self) -> None:
-        await self._store.close()
+        """There is nothing to release."""
 
 
 @pytest.fixture(params=["sqlite", "memory"])

@@ -9,7 +9,7 @@ import pytest
 from nodeflow_shared.errors import InvalidInput, NotFound, QuotaExceeded
 from nodeflow_state_manager.adapters.artifact_directory import INCOMING, ArtifactDirectory
 from nodeflow_state_manager.ports import ArtifactFiles
-from nodeflow_testing.memory_store import MemoryArtifactFiles
+from nodeflow_testing.memory_artifacts import MemoryArtifactFiles
 
 LIMIT = 3 << 20
 

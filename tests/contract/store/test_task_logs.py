@@ -10,19 +10,20 @@ from nodeflow_state_manager.adapters.sqlite_logs import open_sqlite_logs
 from nodeflow_state_manager.domain.values import LogChunk, StoredLogChunk
 from nodeflow_state_manager.ports import LogStore
 from nodeflow_testing.memory_task_logs import MemoryLogStore
+from nodeflow_testing.simulated_disk import Disk
 
 Reopen = Callable[[], Coroutine[Any, Any, LogStore]]
 
 
 @pytest.fixture(params=["sqlite", "memory"])
 async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Reopen]:
-    memory = MemoryLogStore()
+    disk = Disk()
     opened: list[LogStore] = []
 
     async def open_again() -> LogStore:
         for store in opened:
             await store.close()
-        opened[:] = [memory if request.param == "memory" else await open_sqlite_logs(tmp_path)]
+        opened[:] = [MemoryLogStore(disk) if request.param == "memory" else await open_sqlite_logs(tmp_path)]
         return opened[0]
 
     yield open_again

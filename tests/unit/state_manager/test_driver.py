@@ -175,7 +175,7 @@ async def test_a_store_that_cannot_write_ends_all_streams_until_it_can(
     twos = await in_background(two.rest())
     two.submit(1, a_batch(a_start("b", shard=1)))
     await until(lambda: len(driver._inbox) == 1)
-    store.failing = True
+    store.disk.full = True
     store.gate.set()
     for answers in (ones, twos):
         with pytest.raises(StoreFull, match="disk is full"):
@@ -187,7 +187,7 @@ async def test_a_store_that_cannot_write_ends_all_streams_until_it_can(
     with pytest.raises(StoreFull, match="disk is full"):  # told at once, and nothing is tried
         await late.rest()
     assert len(store.groups) == groups
-    store.failing = False
+    store.disk.full = False
     async with asyncio.timeout(10):
         await writability.ready.wait()
     again = Client(driver)

@@ -171,3 +171,40 @@ def test_events_have_the_time_of_their_scheduler_and_never_go_back() -> None:
         assert times[-1] - times[0] > 3_600_000
 
     on_suite(scenario)
+
+
+def test_the_work_goes_on_over_a_slow_disk() -> None:
+    async def scenario(suite: VirtualSuite, _: VirtualClient, __: str) -> None:
+        suite.disk.sync_s = 1.5
+        await asyncio.sleep(STEPS * STEP_S)
+        assert len(suite.executed) < STEPS
+
+    assert on_suite(scenario).faults["slow_disk"] > STEPS
+
+
+def test_a_full_disk_stops_the_work_until_there_is_room() -> None:
+    async def scenario(suite: VirtualSuite, _: VirtualClient, __: str) -> None:
+        await asyncio.sleep(2)
+        suite.disk.full = True
+        await asyncio.sleep(120)
+        assert len(suite.executed) == 1
+        suite.disk.full = False
+
+    assert on_suite(scenario).faults["disk_full"] > 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_not_synced_is_forgotten_and_what_was_acknowledged_is_not(seed: int) -> None:
+    async def scenario(suite: VirtualSuite, client: VirtualClient, execution_id: str) -> None:
+        suite.disk.sync_s = 0.01
+        for _ in range(15):
+            await asyncio.sleep(0.5)
+            suite.kill_after(STATE_MANAGER, 15)
+            await suite.ended(STATE_MANAGER)
+            told = client.history().execution(execution_id)  # what recovery found
+            await suite.restart(STATE_MANAGER)
+            await suite.ready(STATE_MANAGER)
+            assert client.history().execution(execution_id).facts[: len(told.facts)] == told.facts
+
+    faults = on_suite(scenario, seed=seed).faults
+    assert faults["torn_write"] + faults["lost_write"] > 1

@@ -5,19 +5,30 @@ from collections.abc import Sequence
 
 from nodeflow_state_manager.domain.values import LogChunk, Refusal, StoredLogChunk
 from nodeflow_state_manager.ports import StoreFull
+from nodeflow_testing.simulated_disk import Disk, DiskFull, Journal
+
+Batches = Sequence[Sequence[LogChunk]]
 
 CHUNKS_PER_READ = 16
 
 
 class MemoryLogStore:
-    """See nodeflow_state_manager.ports.LogStore. `failing` makes every write fail, as a full disk does."""
+    """See nodeflow_state_manager.ports.LogStore. Built on a disk that has one already, it finds what recovery finds."""
 
-    def __init__(self) -> None:
-        self.failing = False
+    def __init__(self, disk: Disk | None = None) -> None:
+        self.disk = disk or Disk()
         self._chunks: dict[tuple[str, str], list[LogChunk]] = {}
+        self._journal: Journal[Batches] = self.disk.open("task-logs")
+        for batches in self._journal.recover():
+            self._keep(batches)
 
     async def append(self, batches: Sequence[Sequence[LogChunk]]) -> list[list[Refusal]]:
-        await self.check_writable(0)
+        try:
+            return await self._journal.commit(lambda: batches, self._keep)
+        except DiskFull:
+            raise _full() from None
+
+    def _keep(self, batches: Batches) -> list[list[Refusal]]:
         for batch in batches:
             for chunk in batch:
                 stored = self._chunks.setdefault((chunk.tenant, chunk.execution_id), [])
@@ -27,9 +38,10 @@ class MemoryLogStore:
         return [[] for _ in batches]
 
     async def check_writable(self, room_bytes: int) -> None:
-        await asyncio.sleep(0)
-        if self.failing:
-            raise StoreFull("the memory refuses", retry_after_s=1.0)
+        try:
+            await self._journal.require_room()
+        except DiskFull:
+            raise _full() from None
 
     async def last_position(self, tenant: str, execution_id: str) -> int:
         return len(self._chunks.get((tenant, execution_id), ()))
@@ -54,6 +66,10 @@ class MemoryLogStore:
 
     async def close(self) -> None:
         """Keep everything, as a file does."""
+
+
+def _full() -> StoreFull:
+    return StoreFull("the database refuses: database or disk is full", retry_after_s=1.0)
 
 
 def _attempt(chunk: LogChunk) -> tuple[int, int, int]:

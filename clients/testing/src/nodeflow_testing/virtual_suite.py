@@ -23,8 +23,10 @@ import nodeflow_worker_manager.config
 from nodeflow_shared.server import Service
 from nodeflow_testing.loopback import LoopbackNetwork
 from nodeflow_testing.machine_clock import MachineClock
-from nodeflow_testing.memory_store import MemoryArtifactFiles, MemoryStore
+from nodeflow_testing.memory_artifacts import MemoryArtifactFiles
+from nodeflow_testing.memory_store import MemoryStore
 from nodeflow_testing.memory_task_logs import MemoryLogStore
+from nodeflow_testing.simulated_disk import Disk
 from nodeflow_testing.virtual_loop import VirtualLoop
 from nodeflow_testing.virtual_processes import WORKER_MANAGER, Builder, Process, WorkerMachine, address_of
 from nodeflow_testing.virtual_runners import Simulated, Span
@@ -41,7 +43,7 @@ class VirtualSuite:
     """`async with VirtualSuite(functions) as suite:` inside `virtual_loop.run`.
 
     Its processes are named state-manager, worker-manager, scheduler, worker-1, worker-2, …; one that fails by itself
-    ends the block with its error. `store`, `files` and `log_store` survive every crash.
+    ends the block with its error. `store`, `files` and `log_store` are what is on the disk.
     """
 
     def __init__(
@@ -65,9 +67,11 @@ class VirtualSuite:
         self.clocks = {name: MachineClock() for name in names}
         """By process; the state-manager has no other use for the time than the database has."""
         self.clocks[STATE_MANAGER] = self.clocks[DATABASE]
-        self.store = MemoryStore(shards, self.clocks[DATABASE])
-        self.files = MemoryArtifactFiles()
-        self.log_store = MemoryLogStore()
+        self.disk = Disk(chance=random.Random(f"disk {seed}"), faults=self.faults)
+        """The state-manager's."""
+        self._shards = shards
+        self.files = MemoryArtifactFiles(disk=self.disk)
+        self.store, self.log_store = self._recover()
         self._random = random.Random(seed)
         self._lease_timeout_s = lease_timeout_s
         self._heartbeat_interval_s = heartbeat_interval_s
@@ -208,10 +212,17 @@ class VirtualSuite:
             clock.jump(round(seconds * 1_000))
         self.faults["clock"] += 1
 
+    def _recover(self) -> tuple[MemoryStore, MemoryLogStore]:
+        """Read what the disk has: all that the next life of the state-manager will know."""
+        return MemoryStore(self._shards, self.clocks[DATABASE], disk=self.disk), MemoryLogStore(self.disk)
+
     def _crash(self, name: str) -> None:
         if name in self._workers:
             self._workers[name].crash()
         self._processes[name].kill()
+        if name == STATE_MANAGER:
+            self.disk.crash()
+            self.store, self.log_store = self._recover()
 
     async def drain(self, name: str) -> None:
         """Stop a process in order, as a signal does; one that is paused goes on first."""
