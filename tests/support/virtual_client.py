@@ -117,7 +117,7 @@ class VirtualClient:
         store = self._suite.store
         known = {
             (each.tenant, each.revision): graph_in(each.document, each.content_type, each.directory)
-            for each in store._workflows
+            for each in store.tables.workflows
         }
         return History(
             executions=tuple(
