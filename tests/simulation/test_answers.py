@@ -103,3 +103,30 @@ def test_a_repeat_under_a_key_of_a_clock_that_is_ahead_gets_its_answer(ahead_ms:
         assert await submit(client, key) == [execution_id]
 
     run(scenario)
+
+
+def test_tasks_with_large_results_come_in_short_pages_and_none_is_missed() -> None:
+    count, letters = 20, "x" * 60_000
+
+    def large(arguments: dict[str, Any], attempt: int) -> tuple[float, Scripted]:
+        return 0.01, Value(f"{arguments['n']} {letters}")
+
+    async def scenario(suite: VirtualSuite, client: VirtualClient) -> None:
+        nodes = {f"n{n}": {"function": "f:large", "with": {"n": n}} for n in range(count)}
+        execution_id = await client.submit(nodes)
+        await client.finished(execution_id)
+        pages, token = [], ""
+        while True:
+            request = pb.ListTasksRequest(
+                execution_id=execution_id, page_size=1_000, page_token=token, with_results=True
+            )
+            pages.append(await client.stub.ListTasks(request, timeout=30))
+            token = pages[-1].next_page_token
+            if not token:
+                break
+        assert max(page.ByteSize() for page in pages) < 400_000
+        results = [task.output.data.partition(b" ")[0] for page in pages for task in page.tasks]
+        assert results == [f'"{n}'.encode() for n in range(count)]
+        assert not any(task.HasField("output") for task in await client.tasks(execution_id))
+
+    simulate({"f:large": large}, scenario)

@@ -240,8 +240,15 @@ class FakeScheduler(SchedulerServiceServicer):
             yield api.TailLogsResponse(lines=[line], cursor=str(number))
 
     async def ListTasks(self, request: api.ListTasksRequest, context: Context) -> api.ListTasksResponse:  # noqa: N802
-        wanted = [task for task in self.tasks if not request.state or task.state == request.state]
-        return api.ListTasksResponse(tasks=wanted)
+        found = api.ListTasksResponse()
+        for task in self.tasks:
+            if not request.state or task.state == request.state:
+                listed = found.tasks.add()
+                listed.CopyFrom(task)
+                if not request.with_results:
+                    listed.ClearField("output")
+                    listed.ClearField("artifacts")
+        return found
 
     async def ExplainTask(  # noqa: N802
         self, request: api.ExplainTaskRequest, context: Context

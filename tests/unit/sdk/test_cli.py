@@ -5,6 +5,7 @@ import signal
 
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState
 from nodeflow.common.v1.payload_pb2 import ArtifactReference, Payload
+from nodeflow.scheduler.v1.execution_pb2 import Task
 from nodeflow.scheduler.v1.workflow_pb2 import DocumentFault
 from nodeflow.worker_manager.v1.worker_manager_service_pb2 import Worker, WorkerState
 from ruamel.yaml import YAML
@@ -235,12 +236,29 @@ async def test_a_wait_without_workers_is_noticed_and_ctrl_c_leaves_the_execution
     assert fakes.scheduler.cancelled == []
 
 
-async def test_every_command_has_help_with_an_example(cli: Cli) -> None:
-    started = ("up", "run", "submit", "wait", "validate", "init")
-    seen = ("ls", "get", "watch", "cancel", "logs", "why", "graph", "diff", "artifacts ls", "artifacts get")
-    around = ("workers", "worker", "workflows", "context set", "context use", "context ls", "context rm")
-    commands = [*started, *seen, *around]
-    for command in commands:
-        done = await cli(*command.split(), "--help")
-        assert done.code == 0
-        assert f"Example: nodeflow {command}" in done.out
+async def test_options_for_a_suite_of_ones_own_are_refused_where_one_runs(cli: Cli, fakes: FakeServices) -> None:
+    done = await cli("run", "workflow.yaml", "--slots", "9", "--path", ".")
+    assert (done.code, done.out) == (2, "")
+    assert f"--slots and --path cannot be heeded: the suite at {fakes.address} runs already" in done.err
+    assert fakes.scheduler.submitted == []
+
+
+async def test_the_tasks_and_nodes_of_a_pipeline_have_their_stages(cli: Cli, fakes: FakeServices) -> None:
+    fakes.scheduler.tasks = [Task(node="count", task_number=0), Task(node="count", map_index=0, task_number=2)]
+    assert "STAGE" not in (await cli("get", "@latest")).out
+    assert "STAGE" not in (await cli("validate", "workflow.yaml")).out
+    for node, stage in zip(fakes.scheduler.workflow.nodes, ("test", "package"), strict=True):
+        node.stage = stage
+    table = (await cli("get", "@latest")).out.partition("STAGE")[2].splitlines()
+    assert [line.split()[:2] for line in table[1:]] == [["test", "count"], ["test", "count[0]"]]
+    nodes = (await cli("validate", "workflow.yaml")).out.splitlines()
+    assert [line.split()[:2] for line in nodes] == [["STAGE", "NODE"], ["test", "count"], ["package", "total"]]
+
+
+async def test_a_path_that_is_no_directory_is_refused_by_whoever_takes_one(cli: Cli) -> None:
+    (cli.directory / "file").touch()
+    for command in (["run", "workflow.yaml"], ["up"], ["worker"]):
+        for path, told in (("nowhere", "does not exist"), ("file", "is a file")):
+            done = await cli(*command, "--path", path)
+            assert (done.code, done.out) == (2, ""), command
+            assert f"'{path}' {told}" in " ".join(done.err.replace("│", " ").split())

@@ -28,6 +28,8 @@ async def test_the_suite_asked_is_that_of_the_context_named_else_of_the_one_in_u
     for name, address in {"here": fakes.address, "nobody": NOBODY}.items():
         assert (await cli("context", "set", name, "--address", address)).code == 0
     assert (await cli("--context", "here", "ls", "-o", "name")).out == f"{EXECUTION_ID}\n"
+    assert (await cli("ls", "--context", "here", "-o", "name")).out == f"{EXECUTION_ID}\n"
+    assert NOBODY in (await cli("--context", "here", "ls", "--context", "nobody")).err
     assert (await cli("context", "use", "nobody")).code == 0
     assert NOBODY in (await cli("ls")).err
     assert (await cli("--context", "here", "ls")).code == 0

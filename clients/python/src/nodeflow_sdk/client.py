@@ -202,13 +202,23 @@ class Client:
         return found
 
     async def tasks(
-        self, execution_id: str, *, node: str = "", state: TaskState.ValueType = TaskState.TASK_STATE_UNSPECIFIED
-    ) -> AsyncIterator[execution_pb2.Task]:
-        """Yield an execution's tasks by number, without results; only those of a node, or in a state, if given."""
+        self,
+        execution_id: str,
+        *,
+        node: str = "",
+        state: TaskState.ValueType = TaskState.TASK_STATE_UNSPECIFIED,
+        with_results: bool = False,
+    ) -> AsyncGenerator[execution_pb2.Task, None]:
+        """Yield an execution's tasks by number; only those of a node, or in a state, if given."""
         token = ""
         while True:
             request = scheduler_service_pb2.ListTasksRequest(
-                execution_id=execution_id, page_size=PAGE_SIZE, page_token=token, node=node, state=state
+                execution_id=execution_id,
+                page_size=PAGE_SIZE,
+                page_token=token,
+                node=node,
+                state=state,
+                with_results=with_results,
             )
             page = await self._connection.call(self._stub.ListTasks, request)
             for task in page.tasks:

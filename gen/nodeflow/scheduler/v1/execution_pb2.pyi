@@ -243,7 +243,7 @@ class Task(_message.Message):
 
     @_builtins.property
     def output(self) -> _payload_pb2.Payload:
-        """The result. Left out of lists."""
+        """The result. Left out of lists unless it is asked for."""
 
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
@@ -259,7 +259,7 @@ class Task(_message.Message):
 
     @_builtins.property
     def artifacts(self) -> _containers.MessageMap[_builtins.str, _payload_pb2.Payload]:
-        """References to the files that the accepted attempt left, by name. Left out of lists."""
+        """References to the files that the accepted attempt left, by name. Left out of lists unless they are asked for."""
 
     def __init__(
         self,

@@ -737,6 +737,7 @@ class ListTasksRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    WITH_RESULTS_FIELD_NUMBER: _builtins.int
     execution_id: _builtins.str
     """The execution."""
     page_size: _builtins.int
@@ -747,6 +748,8 @@ class ListTasksRequest(_message.Message):
     """Only tasks of this node; empty for all."""
     state: _lifecycle_pb2.TaskState.ValueType
     """Only tasks in this state; unspecified for all."""
+    with_results: _builtins.bool
+    """With their results and references to their files. A page is shorter when results are large."""
     def __init__(
         self,
         *,
@@ -755,10 +758,11 @@ class ListTasksRequest(_message.Message):
         page_token: _builtins.str = ...,
         node: _builtins.str = ...,
         state: _lifecycle_pb2.TaskState.ValueType = ...,
+        with_results: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "node", b"node", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "node", b"node", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "with_results", b"with_results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -776,7 +780,7 @@ class ListTasksResponse(_message.Message):
     """Set when there is more."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_execution_pb2.Task]:
-        """The tasks, without their results."""
+        """The tasks, without their results unless these were asked for."""
 
     def __init__(
         self,

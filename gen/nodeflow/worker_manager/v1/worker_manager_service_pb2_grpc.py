@@ -168,7 +168,7 @@ class WorkerManagerServiceServicer:
     def GetTaskDependencies(self, request, context):
         """Tells a worker what a task that it executes depends on, and what became of that. The scheduler that owns the execution is asked, over its Coordinate
         stream; nothing is kept here. A worker is told about attempts that it holds, and about no others.
-        Errors: INVALID_ARGUMENT (malformed session, negative page size, page token of another list), FAILED_PRECONDITION (the session has ended: SESSION_ENDED; it
+        Errors: INVALID_ARGUMENT (negative page size, page token of another list), FAILED_PRECONDITION (the session has ended: SESSION_ENDED; it
         does not hold the attempt, or not under this token: ATTEMPT_NOT_HELD), UNAVAILABLE (no scheduler owns the execution just now, or it did not answer in time: ask again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

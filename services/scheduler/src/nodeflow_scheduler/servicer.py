@@ -23,7 +23,7 @@ from nodeflow_scheduler.ports import Artifacts, Catalogue, Upload, Uploads
 from nodeflow_scheduler.reading import Reading
 from nodeflow_scheduler.tailing import Tailing
 from nodeflow_scheduler.wire.cursors import execution_cursor, sequence_in, task_page, task_page_start
-from nodeflow_scheduler.wire.dependencies import dependency_list
+from nodeflow_scheduler.wire.dependencies import PAGE_BYTES, PAGE_LIMIT, PAGE_SIZE, dependency_list
 from nodeflow_scheduler.wire.explanations import check_task, explanation_message, task_named
 from nodeflow_scheduler.wire.readers import (
     EventReader,
@@ -39,8 +39,6 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 DEFAULT_TENANT = "default"
 """Whose everything is until there is authentication."""
-
-PAGE_SIZE, PAGE_LIMIT = 100, 1000
 
 
 class SchedulerServicer(SchedulerServiceServicer):
@@ -193,15 +191,15 @@ class SchedulerServicer(SchedulerServiceServicer):
         if size < 0:
             raise InvalidInput("the page size is negative", violations=[FieldViolation("page_size", "is negative")])
         tasks: list[execution_pb2.Task] = []
-        last, more = start - 1, False
+        token, room = "", PAGE_BYTES
         for task in chosen_tasks(execution, request, start):
-            if len(tasks) == size:
-                more = True
+            if len(tasks) == size or room <= 0:
+                token = task_page(request, execution.execution_id, task)
                 break
-            tasks.append(task_message(execution, task, full=False))
-            last = task
+            tasks.append(task_message(execution, task, full=request.with_results))
+            if request.with_results:
+                room -= tasks[-1].ByteSize()
         await self._reading.committed()
-        token = task_page(request, execution.execution_id, last + 1) if more else ""
         return pb2.ListTasksResponse(tasks=tasks, next_page_token=token)
 
     async def GetTask(self, request: pb2.GetTaskRequest, context: Context) -> pb2.GetTaskResponse:

@@ -3,7 +3,6 @@
 Owns the commands. Must not know where artifacts are kept.
 """
 
-import asyncio
 import hashlib
 import json
 import os
@@ -23,14 +22,13 @@ from nodeflow_sdk.cli.errors import CliError, ExitCode, usage_error
 from nodeflow_sdk.cli.executions import IdArgument
 from nodeflow_sdk.cli.outcome import task_label
 from nodeflow_sdk.cli.output import Output, emit
-from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
+from nodeflow_sdk.cli.session import AddressOption, ContextOption, OutputOption, Session, client_of, execute, session
 from nodeflow_sdk.cli.tables import plain_table
 from nodeflow_sdk.cli.task_names import task_name
 from nodeflow_sdk.cli.terminal import say
 from nodeflow_sdk.client import Client
 from nodeflow_shared.errors import NotFound
 
-_AT_ONCE: Final = 32
 _JSON: Final = "application/json"
 
 
@@ -59,10 +57,14 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def list_artifacts(
-    ctx: typer.Context, execution_id: IdArgument, address: AddressOption = None, output: OutputOption = None
+    ctx: typer.Context,
+    execution_id: IdArgument,
+    address: AddressOption = None,
+    context: ContextOption = None,
+    output: OutputOption = None,
 ) -> None:
     """List the artifacts of an execution: of its tasks' results, its tasks' files, and its outputs."""
-    current = session(ctx, address, output)
+    current = session(ctx, address, output, context)
     found = execute(_list(current, execution_id))
     if not found:
         say("no artifacts: results up to 64 KiB are kept inline, and `nodeflow artifacts get ID/NODE` has them too")
@@ -87,21 +89,18 @@ def get_artifact(
         Path | None, typer.Option("-O", "--output-file", metavar="FILE", help="Where to write it. Default: stdout.")
     ] = None,
     address: AddressOption = None,
+    context: ContextOption = None,
 ) -> None:
     """Write the bytes of an artifact, of a task's result, or of an execution's outputs."""
-    execute(_get(session(ctx, address), source, file))
+    execute(_get(session(ctx, address, context=context), source, file))
 
 
 async def _list(current: Session, name: str) -> list[Found]:
     async with client_of(current.attachment()) as client:
         execution = await client.get(name)
         completed = TaskState.TASK_STATE_COMPLETED
-        numbers = [task.task_number async for task in client.tasks(execution.execution_id, state=completed)]
-        found: list[Found] = []
-        for begin in range(0, len(numbers), _AT_ONCE):
-            some = (client.task(execution.execution_id, number) for number in numbers[begin : begin + _AT_ONCE])
-            for task in await asyncio.gather(*some):
-                found += _of_task(task)
+        tasks = client.tasks(execution.execution_id, state=completed, with_results=True)
+        found = [each async for task in tasks for each in _of_task(task)]
         return [*found, *_of_outputs(execution)]
 
 

@@ -54,7 +54,7 @@ def _current(ctx: typer.Context) -> Session:
     """Return what the line says so far: while completing, no command has run that would have kept it."""
     root = ctx.find_root()
     root.obj = Session(address=root.params.get("address"), context=root.params.get("context"))
-    return session(ctx, ctx.params.get("address"))
+    return session(ctx, ctx.params.get("address"), context=ctx.params.get("context"))
 
 
 async def _ids(current: Session, incomplete: str) -> list[tuple[str, str]]:

@@ -35,7 +35,7 @@ def add_commands(app: typer.Typer) -> None:
     """Add the group of commands."""
     group = typer.Typer(
         name="context",
-        help="Suites by name: `nodeflow --context NAME …`, or `context use NAME` for all commands from then on.",
+        help="Suites by name: `--context NAME` with any command, or `context use NAME` for all commands from then on.",
         epilog="Example: nodeflow context ls",
         no_args_is_help=True,
     )

@@ -3,9 +3,9 @@
 Owns the comparison. Must not know why they differ.
 """
 
-import asyncio
 import json
 from collections.abc import Iterable
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final
 
@@ -17,14 +17,13 @@ from rich.text import Text
 
 from nodeflow_sdk.cli.completion import complete_ids
 from nodeflow_sdk.cli.output import Output, emit, to_json
-from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
+from nodeflow_sdk.cli.session import AddressOption, ContextOption, OutputOption, Session, client_of, execute, session
 from nodeflow_sdk.cli.tables import plain_table
 from nodeflow_sdk.client import Client
 from nodeflow_sdk.payloads import is_json
 from nodeflow_sdk.progress.symbols import execution_state, seconds, span, task_state
 
 _SHOWN: Final = 60
-_AT_ONCE: Final = 32
 _ID_HELP: Final = "An execution's id, a prefix that no other has, or @latest."
 
 IdToCompare = Annotated[str, typer.Argument(metavar="ID", help=_ID_HELP, autocompletion=complete_ids)]
@@ -62,15 +61,16 @@ def diff(
     *,
     show_all: Annotated[bool, typer.Option("--all", help="Show also what is the same.")] = False,
     address: AddressOption = None,
+    context: ContextOption = None,
     output: OutputOption = None,
 ) -> None:
     """Compare two executions: revision, inputs, outputs; and for each node its state, attempts, result and duration.
 
     Durations are told, and are not a difference. The exit code is 0 also when they differ.
     """
-    sides = execute(_sides(session(ctx, address, output), left, right))
+    sides = execute(_sides(session(ctx, address, output, context), left, right))
     lines = [line for line in compared(*sides) if show_all or not line.same]
-    chosen = session(ctx, address, output).output or Output.TABLE
+    chosen = session(ctx, address, output, context).output or Output.TABLE
     emit(
         chosen,
         document=lambda: _document(*sides, lines),
@@ -88,12 +88,13 @@ async def _side(client: Client, name: str) -> Side:
     execution = await client.get(name)
     workflow = await client.workflow(execution.workflow, execution.revision)
     # A node's task has the node's place in the workflow as its number; items come after all nodes.
-    numbers = range(len(workflow.nodes))
-    tasks: list[Task] = []
-    for begin in range(0, len(numbers), _AT_ONCE):
-        some = (client.task(execution.execution_id, number) for number in numbers[begin : begin + _AT_ONCE])
-        tasks += await asyncio.gather(*some)
-    return Side(execution=execution, nodes={task.node: task for task in tasks})
+    nodes: dict[str, Task] = {}
+    async with aclosing(client.tasks(execution.execution_id, with_results=True)) as tasks:
+        async for task in tasks:
+            if task.task_number >= len(workflow.nodes):
+                break
+            nodes[task.node] = task
+    return Side(execution=execution, nodes=nodes)
 
 
 def compared(left: Side, right: Side) -> list[Line]:

@@ -21,6 +21,7 @@ from nodeflow_sdk.cli.output import Output, emit, list_document, to_document
 from nodeflow_sdk.cli.screens import screen_for
 from nodeflow_sdk.cli.session import (
     AddressOption,
+    ContextOption,
     OutputOption,
     Session,
     client_of,
@@ -67,11 +68,12 @@ def list_executions(
     ] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most how many.")] = 50,
     address: AddressOption = None,
+    context: ContextOption = None,
     output: OutputOption = None,
 ) -> None:
     """List executions, newest first."""
     terms = filter_terms(state, workflow, split_pairs("--label", label or ()), filter_text)
-    execute(_list(session(ctx, address, output), terms, limit))
+    execute(_list(session(ctx, address, output, context), terms, limit))
 
 
 def get(
@@ -80,28 +82,35 @@ def get(
     *,
     all_tasks: Annotated[bool, typer.Option("--all-tasks", help="Show every item of large maps.")] = False,
     address: AddressOption = None,
+    context: ContextOption = None,
     output: OutputOption = None,
 ) -> None:
     """Show an execution with its tasks."""
-    execute(_get(session(ctx, address, output), execution_id, all_tasks=all_tasks))
+    execute(_get(session(ctx, address, output, context), execution_id, all_tasks=all_tasks))
 
 
 def watch(
-    ctx: typer.Context, execution_id: IdArgument, address: AddressOption = None, output: OutputOption = None
+    ctx: typer.Context,
+    execution_id: IdArgument,
+    address: AddressOption = None,
+    context: ContextOption = None,
+    output: OutputOption = None,
 ) -> None:
     """Follow an execution to its end; the exit code says how it ended. With -o json, one event in each line."""
-    raise typer.Exit(execute(_watch(session(ctx, address, output), execution_id)))
+    raise typer.Exit(execute(_watch(session(ctx, address, output, context), execution_id)))
 
 
 def cancel(
     ctx: typer.Context,
     execution_id: IdArgument,
+    *,
     reason: Annotated[str, typer.Option("--reason", help="Why, for those who look at it later.")] = "",
     address: AddressOption = None,
+    context: ContextOption = None,
     output: OutputOption = None,
 ) -> None:
     """Cancel an execution: nothing new starts, and what runs is told to stop."""
-    execute(_cancel(session(ctx, address, output), execution_id, reason))
+    execute(_cancel(session(ctx, address, output, context), execution_id, reason))
 
 
 def filter_terms(state: str | None, workflow: str | None, labels: dict[str, str], further: str) -> str:
@@ -139,11 +148,12 @@ async def _get(current: Session, execution_id: str, *, all_tasks: bool) -> None:
         execution = await client.get(execution_id)
         wants_tasks = current.output is not Output.NAME
         tasks = [task async for task in client.tasks(execution.execution_id)] if wants_tasks else []
+        workflow = await client.workflow(execution.workflow, execution.revision)
     emit(
         current.output or Output.TABLE,
         document=lambda: {"execution": to_document(execution), **list_document("tasks", tasks)},
         names=[execution.execution_id],
-        table=lambda: execution_details(execution, tasks, time.time(), all_tasks=all_tasks),
+        table=lambda: execution_details(execution, tasks, workflow, time.time(), all_tasks=all_tasks),
     )
 
 

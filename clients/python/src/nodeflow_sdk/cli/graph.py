@@ -17,7 +17,7 @@ from nodeflow_sdk.cli.completion import complete_documents_and_workflows
 from nodeflow_sdk.cli.drawing import drawing
 from nodeflow_sdk.cli.graph_texts import dot_text, mermaid_text
 from nodeflow_sdk.cli.picture import Picture, picture_of
-from nodeflow_sdk.cli.session import AddressOption, Session, client_of, execute, session
+from nodeflow_sdk.cli.session import AddressOption, ContextOption, Session, client_of, execute, session
 from nodeflow_sdk.cli.submission import checked
 from nodeflow_sdk.cli.terminal import out, write
 from nodeflow_sdk.cli.validate import suite_to_ask
@@ -56,11 +56,12 @@ def graph(
         typer.Option("-f", "--format", help="text: a drawing; mermaid: for Markdown pages; dot: for Graphviz."),
     ] = GraphFormat.TEXT,
     address: AddressOption = None,
+    context: ContextOption = None,
 ) -> None:
     """Draw a workflow: nodes from top to bottom, with an edge to each node that waits for them."""
     file = Path(target)
     is_file = file.is_file() or "/" in target or file.suffix.lower() in DOCUMENT_SUFFIXES
-    current = session(ctx, address)
+    current = session(ctx, address, context=context)
     work = _of_document(current, file, read_document(file)) if is_file else _of_suite(current, target)
     picture = execute(work)
     match form:

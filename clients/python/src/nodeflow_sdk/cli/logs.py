@@ -21,7 +21,7 @@ from nodeflow.scheduler.v1.scheduler_service_pb2 import TailLogsRequest
 from nodeflow_sdk.cli.errors import usage_error
 from nodeflow_sdk.cli.executions import IdArgument
 from nodeflow_sdk.cli.output import Output, to_document, to_json, to_yaml
-from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
+from nodeflow_sdk.cli.session import AddressOption, ContextOption, OutputOption, Session, client_of, execute, session
 from nodeflow_sdk.cli.terminal import say
 from nodeflow_sdk.client import Client
 from nodeflow_sdk.progress.symbols import clock_time
@@ -60,6 +60,7 @@ def logs(
     from_now: Annotated[bool, typer.Option("--from-now", help="Leave out what is there already.")] = False,
     timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Begin each line with its time.")] = False,
     address: AddressOption = None,
+    context: ContextOption = None,
     output: OutputOption = None,
 ) -> None:
     """Show what tasks wrote: print, logging, standard output and error. With -o json, one line in each line."""
@@ -80,7 +81,7 @@ def logs(
         streams=[LogStream.Value(f"LOG_STREAM_{each.name}") for each in stream or ()],
         text=grep,
     )
-    current = session(ctx, address, output)
+    current = session(ctx, address, output, context)
     execute(_show(current, request, _form(current.output, timestamps=timestamps), tail))
 
 

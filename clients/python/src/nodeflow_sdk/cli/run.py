@@ -5,7 +5,7 @@ Owns the command, the embedded suite of a single run, and what Ctrl-C means. Mus
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import typer
 from nodeflow.scheduler.v1.execution_pb2 import Execution
 from nodeflow.scheduler.v1.workflow_pb2 import Workflow, WorkflowDocument
 
-from nodeflow_sdk.cli.errors import CliError, ExitCode
+from nodeflow_sdk.cli.errors import CliError, ExitCode, usage_error
 from nodeflow_sdk.cli.executions import tell_outcome
 from nodeflow_sdk.cli.inputs import read_input_file, split_pairs, typed
 from nodeflow_sdk.cli.outcome import exit_code_of
@@ -23,6 +23,7 @@ from nodeflow_sdk.cli.results import SilentWaiting, print_result
 from nodeflow_sdk.cli.screens import screen_for
 from nodeflow_sdk.cli.session import (
     AddressOption,
+    ContextOption,
     OutputOption,
     Session,
     client_of,
@@ -82,6 +83,7 @@ def run(
     slots: SlotsOption = None,
     path: PathOption = None,
     address: AddressOption = None,
+    context: ContextOption = None,
     output: OutputOption = None,
 ) -> None:
     """Run a document to its end and print its outputs as JSON; with -o, the execution.
@@ -99,11 +101,14 @@ def run(
         detach=detach,
     )
     options = suite_options(data_dir=data_dir, slots=slots, path=path, lasting=False)
-    raise typer.Exit(execute(_run(session(ctx, address, output), order, options)))
+    own = [name for name, given in (("--slots", slots), ("--path", path)) if given]
+    raise typer.Exit(execute(_run(session(ctx, address, output, context), order, options, own)))
 
 
-async def _run(current: Session, order: Order, options: SuiteOptions) -> int:
+async def _run(current: Session, order: Order, options: SuiteOptions, own: Sequence[str]) -> int:
     async with _suite(current, options) as attachment:
+        if own and not attachment.embedded:
+            raise _not_ours(own, attachment)
         if order.detach and attachment.embedded:
             raise CliError("--detach needs a suite that goes on", ExitCode.USAGE, hint="start one with `nodeflow up`")
         async with client_of(attachment) as client:
@@ -116,6 +121,15 @@ async def _run(current: Session, order: Order, options: SuiteOptions) -> int:
             await tell_outcome(client, finished)
             await print_result(client, current.output, finished)
             return exit_code_of(finished)
+
+
+def _not_ours(options: Sequence[str], attachment: Attachment) -> CliError:
+    """Return what to say of options that only a suite of this run's own could follow."""
+    said = " and ".join(options)
+    return usage_error(
+        f"{said} cannot be heeded: the suite at {attachment.scheduler} runs already, with workers of its own",
+        "leave that out, add a worker with `nodeflow worker`, or stop that suite (Ctrl-C where it runs) and repeat",
+    )
 
 
 @asynccontextmanager

@@ -85,7 +85,9 @@ class Interrupted(Exception):
     """Ctrl-C or SIGTERM ended the command."""
 
 
-def session(ctx: typer.Context, address: str | None = None, output: Output | None = None) -> Session:
+def session(
+    ctx: typer.Context, address: str | None = None, output: Output | None = None, context: str | None = None
+) -> Session:
     """Return the options given after the command, or else before it; then those of the context in use.
 
     Raises CliError when both an address and a context are named: they may be different suites.
@@ -93,7 +95,9 @@ def session(ctx: typer.Context, address: str | None = None, output: Output | Non
     before = ctx.find_root().obj
     if not isinstance(before, Session):
         before = Session()
-    chosen = Session(address=address or before.address, output=output or before.output, context=before.context)
+    chosen = Session(
+        address=address or before.address, output=output or before.output, context=context or before.context
+    )
     if chosen.address is None:
         return _in_context(chosen)
     if chosen.context is not None:

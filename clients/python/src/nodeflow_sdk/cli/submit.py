@@ -14,7 +14,7 @@ from nodeflow.scheduler.v1.workflow_pb2 import Workflow, WorkflowDocument
 from nodeflow_sdk.cli.completion import complete_documents_and_workflows
 from nodeflow_sdk.cli.inputs import LINES_SUFFIXES, read_input_file, read_input_lines, split_pairs, typed
 from nodeflow_sdk.cli.output import Output, emit
-from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
+from nodeflow_sdk.cli.session import AddressOption, ContextOption, OutputOption, Session, client_of, execute, session
 from nodeflow_sdk.cli.submission import InputsOption, LabelOption, RequestIdOption, add_source, checked, refusals
 from nodeflow_sdk.cli.terminal import say
 from nodeflow_sdk.client import Client
@@ -69,6 +69,7 @@ def submit(
     label: LabelOption = None,
     request_id: RequestIdOption = "",
     address: AddressOption = None,
+    context: ContextOption = None,
     output: OutputOption = None,
 ) -> None:
     """Start an execution, or one for each line of a .jsonl file, and print the ids once they are durable.
@@ -87,7 +88,7 @@ def submit(
         labels=split_pairs("--label", label or ()),
         request_id=request_id,
     )
-    execute(_submit(session(ctx, address, output), order))
+    execute(_submit(session(ctx, address, output, context), order))
 
 
 async def _submit(current: Session, order: Order) -> None:

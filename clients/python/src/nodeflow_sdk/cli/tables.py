@@ -35,8 +35,13 @@ def executions_table(executions: Iterable[Execution], now_s: float) -> Renderabl
     return table
 
 
-def execution_details(execution: Execution, tasks: list[Task], now_s: float, *, all_tasks: bool) -> RenderableType:
-    """Return an execution with its tasks; of a large map only items that are not simply done."""
+def execution_details(
+    execution: Execution, tasks: list[Task], workflow: Workflow, now_s: float, *, all_tasks: bool
+) -> RenderableType:
+    """Return an execution with its tasks, those of a pipeline with their stages.
+
+    Of a large map only items that are not simply done are shown.
+    """
     state = execution_state(execution.state)
     facts = Table.grid(padding=(0, 2))
     rows = {
@@ -53,9 +58,10 @@ def execution_details(execution: Execution, tasks: list[Task], now_s: float, *, 
         if value.plain:
             facts.add_row(Text(name, style="dim"), value)
     shown = tasks if all_tasks else [task for task in tasks if _is_telling(task)]
-    table = plain_table("TASK", "STATE", "ATTEMPT", "WORKER", "TOOK", "LAST FAILURE")
+    stages = stages_of(workflow)
+    table = plain_table(*(["STAGE"] if stages else []), "TASK", "STATE", "ATTEMPT", "WORKER", "TOOK", "LAST FAILURE")
     for task in shown:
-        table.add_row(*_task_row(task, now_s))
+        table.add_row(*([stages[task.node]] if stages else []), *_task_row(task, now_s))
     parts: list[RenderableType] = [facts, Text(""), table]
     if len(shown) < len(tasks):
         parts.append(
@@ -91,11 +97,17 @@ def workflows_table(workflows: Iterable[Workflow], now_s: float) -> RenderableTy
 
 def nodes_table(workflow: Workflow) -> RenderableType:
     """Return one line for each node of a workflow."""
-    table = plain_table("NODE", "EXECUTES", "AFTER", "MAPPED", "WHEN")
+    stages = stages_of(workflow)
+    table = plain_table(*(["STAGE"] if stages else []), "NODE", "EXECUTES", "AFTER", "MAPPED", "WHEN")
     for node in workflow.nodes:
-        after = ", ".join(node.dependencies)
-        table.add_row(node.name, node.summary, after, "yes" if node.mapped else "", Text(node.condition))
+        facts = (node.name, node.summary, ", ".join(node.dependencies), "yes" if node.mapped else "")
+        table.add_row(*([node.stage] if stages else []), *facts, Text(node.condition))
     return table
+
+
+def stages_of(workflow: Workflow) -> dict[str, str]:
+    """Return the stage of each node of a pipeline; nothing for what is none."""
+    return {node.name: node.stage for node in workflow.nodes} if any(node.stage for node in workflow.nodes) else {}
 
 
 def _is_telling(task: Task) -> bool:

@@ -33,7 +33,10 @@ SlotsOption = Annotated[
 PathOption = Annotated[
     list[Path] | None,
     typer.Option(
-        "--path", help="Directory to import functions from, after the document's own; repeatable. Default: this one."
+        "--path",
+        exists=True,
+        file_okay=False,
+        help="Directory to import functions from, after the document's own; repeatable. Default: this one.",
     ),
 ]
 

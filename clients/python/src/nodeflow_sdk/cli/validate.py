@@ -14,7 +14,7 @@ import typer
 from nodeflow_sdk.cli.errors import ExitCode
 from nodeflow_sdk.cli.faults import invalid_document
 from nodeflow_sdk.cli.output import Output, emit, to_document
-from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
+from nodeflow_sdk.cli.session import AddressOption, ContextOption, OutputOption, Session, client_of, execute, session
 from nodeflow_sdk.cli.tables import nodes_table
 from nodeflow_sdk.cli.terminal import err, say
 from nodeflow_sdk.cli.up import RestartView, suite_options
@@ -31,13 +31,17 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def validate(
-    ctx: typer.Context, file: FileArgument, address: AddressOption = None, output: OutputOption = None
+    ctx: typer.Context,
+    file: FileArgument,
+    address: AddressOption = None,
+    context: ContextOption = None,
+    output: OutputOption = None,
 ) -> None:
     """Tell every fault of a document, or its nodes if it is right. Stores nothing.
 
     Asks the suite that runs here. When there is none, one is started for this, and leaves nothing behind.
     """
-    execute(_validate(session(ctx, address, output), file))
+    execute(_validate(session(ctx, address, output, context), file))
 
 
 async def _validate(current: Session, file: Path) -> None:

@@ -14,6 +14,7 @@ from nodeflow_sdk.cli.outcome import exit_code_of
 from nodeflow_sdk.cli.results import SilentWaiting, print_result
 from nodeflow_sdk.cli.session import (
     AddressOption,
+    ContextOption,
     OutputOption,
     Session,
     client_of,
@@ -33,14 +34,16 @@ def add_commands(app: typer.Typer) -> None:
 def wait(
     ctx: typer.Context,
     execution_id: IdArgument,
+    *,
     timeout: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", min=0, help="Give up after so long. Default: never.")
     ] = None,
     address: AddressOption = None,
+    context: ContextOption = None,
     output: OutputOption = None,
 ) -> None:
     """Wait until an execution is over and print its outputs, as `run` does; the exit code says how it ended."""
-    raise typer.Exit(execute(_wait(session(ctx, address, output), execution_id, timeout)))
+    raise typer.Exit(execute(_wait(session(ctx, address, output, context), execution_id, timeout)))
 
 
 async def _wait(current: Session, name: str, timeout_s: float | None) -> int:

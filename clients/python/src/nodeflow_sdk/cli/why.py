@@ -16,7 +16,7 @@ from rich.text import Text
 from nodeflow_sdk.cli.executions import tell_outcome
 from nodeflow_sdk.cli.explanations import explanation_lines, reason_word
 from nodeflow_sdk.cli.output import Output, emit, list_document
-from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
+from nodeflow_sdk.cli.session import AddressOption, ContextOption, OutputOption, Session, client_of, execute, session
 from nodeflow_sdk.cli.task_names import TaskName, task_name
 from nodeflow_sdk.cli.terminal import say
 from nodeflow_sdk.client import Client
@@ -39,10 +39,11 @@ def why(
         str, typer.Argument(metavar="ID/NODE[INDEX]", help="A task; an ID alone stands for all that it waits for.")
     ],
     address: AddressOption = None,
+    context: ContextOption = None,
     output: OutputOption = None,
 ) -> None:
     """Tell why a task is where it is: what it waits for and until when, or how it ended."""
-    execute(_why(session(ctx, address, output), task_name(task)))
+    execute(_why(session(ctx, address, output, context), task_name(task)))
 
 
 async def _why(current: Session, name: TaskName) -> None:

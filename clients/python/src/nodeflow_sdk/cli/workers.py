@@ -18,6 +18,7 @@ from nodeflow_sdk.cli.errors import CliError, ExitCode, from_api, usage_error
 from nodeflow_sdk.cli.output import Output, emit, list_document
 from nodeflow_sdk.cli.session import (
     AddressOption,
+    ContextOption,
     OutputOption,
     WorkerManagerOption,
     execute,
@@ -43,11 +44,12 @@ def add_commands(app: typer.Typer) -> None:
 def workers(
     ctx: typer.Context,
     address: AddressOption = None,
+    context: ContextOption = None,
     worker_manager: WorkerManagerOption = None,
     output: OutputOption = None,
 ) -> None:
     """List workers, connected and known."""
-    current = session(ctx, address, output)
+    current = session(ctx, address, output, context)
     found = execute(_workers(worker_manager_of(current, worker_manager)))
     emit(
         current.output or Output.TABLE,
@@ -67,12 +69,13 @@ def worker(
     path: PathOption = None,
     data_dir: DataDirOption = Path(".nodeflow"),
     address: AddressOption = None,
+    context: ContextOption = None,
     worker_manager: WorkerManagerOption = None,
 ) -> None:
     """Start one worker and attach it to a running suite; Ctrl-C lets it finish what it has and leave."""
     if worker_id is not None and not _WORKER_ID.fullmatch(worker_id):
         raise usage_error(f"--id {worker_id!r} is no worker's id", "1 to 128 of a-z A-Z 0-9 . _ -, like build-host-3")
-    target = worker_manager_of(session(ctx, address), worker_manager)
+    target = worker_manager_of(session(ctx, address, context=context), worker_manager)
     known = execute(_workers(target))
     name = worker_id or _free_name(known)
     service = SuiteService.WORKER

@@ -11,7 +11,7 @@ import typer
 from nodeflow_sdk.cli.completion import complete_workflows
 from nodeflow_sdk.cli.errors import usage_error
 from nodeflow_sdk.cli.output import Output, emit, list_document
-from nodeflow_sdk.cli.session import AddressOption, OutputOption, Session, client_of, execute, session
+from nodeflow_sdk.cli.session import AddressOption, ContextOption, OutputOption, Session, client_of, execute, session
 from nodeflow_sdk.cli.tables import workflows_table
 from nodeflow_sdk.cli.terminal import say
 
@@ -30,10 +30,11 @@ def workflows(
         ),
     ] = "",
     address: AddressOption = None,
+    context: ContextOption = None,
     output: OutputOption = None,
 ) -> None:
     """List registered workflows, each at its newest revision; with a NAME, its revisions."""
-    execute(_workflows(session(ctx, address, output), name))
+    execute(_workflows(session(ctx, address, output, context), name))
 
 
 async def _workflows(current: Session, name: str) -> None:
