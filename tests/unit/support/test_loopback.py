@@ -1,6 +1,7 @@
 """The network without sockets behaves as gRPC does, as far as our services rely on it."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from nodeflow_shared.errors import InvalidInput, Unavailable
 from nodeflow_shared.status import from_rpc_error
 from nodeflow_shared.streams import Outbox
-from nodeflow_testing.loopback import KEEPALIVE_S, LoopbackNetwork
+from nodeflow_testing.lives import Life
+from nodeflow_testing.loopback import CONNECT_TIMEOUT_S, KEEPALIVE_S, KEEPALIVE_SPREAD_S, LoopbackNetwork
 from nodeflow_testing.loopback_wires import WINDOW
-from nodeflow_testing.virtual_loop import run
+from nodeflow_testing.virtual_loop import VirtualLoop, run
 
 SERVER = "server:1"
 
@@ -25,10 +27,12 @@ class Servicer:
     """One method of each shape, and a memory of what happened to them."""
 
     def __init__(self) -> None:
+        self.heard: list[str] = []
         self.told: list[str] = []
         self.gate = asyncio.Event()
 
     async def shout(self, request: str, context: Context) -> str:
+        self.heard.append(request)
         if request == "refuse":
             raise InvalidInput("not that", reason="REFUSED")
         return request.upper()
@@ -44,6 +48,7 @@ class Servicer:
     async def echo(self, requests: AsyncIterator[str], context: Context) -> AsyncIterator[str]:
         try:
             async for request in requests:
+                self.heard.append(request)
                 if request == "wait":
                     await self.gate.wait()
                 yield request
@@ -67,7 +72,7 @@ class Stub:
 Scenario = Callable[[LoopbackNetwork, Servicer, Stub], Coroutine[Any, Any, None]]
 
 
-def serve(network: LoopbackNetwork) -> Servicer:
+def serve(network: LoopbackNetwork, address: str = SERVER, life: Life | None = None) -> Servicer:
     servicer = Servicer()
     codec: dict[str, Any] = {"request_deserializer": bytes.decode, "response_serializer": str.encode}
     handlers: dict[str, Any] = {
@@ -76,14 +81,14 @@ def serve(network: LoopbackNetwork) -> Servicer:
         "join": grpc.stream_unary_rpc_method_handler(servicer.join, **codec),
         "echo": grpc.stream_stream_rpc_method_handler(servicer.echo, **codec),
     }
-    network.listen(SERVER).add_registered_method_handlers("test.Echo", handlers)
+    network.listen(address, life.context if life else None).add_registered_method_handlers("test.Echo", handlers)
     return servicer
 
 
-def on_network(scenario: Scenario) -> Callable[[], None]:
+def on_network(scenario: Scenario, seed: int = 0) -> Callable[[], None]:
     def test() -> None:
         async def main() -> None:
-            network = LoopbackNetwork()
+            network = LoopbackNetwork(chance=random.Random(seed))
             servicer = serve(network)
             await scenario(network, servicer, Stub(network.connect(SERVER)))
 
@@ -265,6 +270,7 @@ async def test_a_long_partition_breaks_calls(network: LoopbackNetwork, servicer:
     assert (await code_of(stub.shout("a")))[0] is grpc.StatusCode.UNAVAILABLE
     network.heal("client", SERVER)
     assert await stub.shout("a") == "A"
+    await asyncio.sleep(1)
     assert servicer.told == ["cancelled"]
 
 
@@ -276,3 +282,135 @@ async def test_requests_that_raise_cancel_the_call(network: LoopbackNetwork, ser
 
     with pytest.raises(asyncio.CancelledError):
         await stub.join(broken())
+
+
+@pytest.mark.parametrize("source", ["client", SERVER])
+def test_half_of_a_connection_may_be_dead(source: str) -> None:
+    """Messages of one direction are held, those of the other get through, and each end finds out by itself."""
+
+    async def scenario(network: LoopbackNetwork, servicer: Servicer, stub: Stub) -> None:
+        target = SERVER if source == "client" else "client"
+        outbox: Outbox[str] = Outbox()
+        call: Any = stub.echo(outbox)
+        outbox.offer("a")
+        assert await anext(aiter(call)) == "a"
+        network.half_open(source, target)
+        outbox.offer("b")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await anext(aiter(call))
+        loop = asyncio.get_running_loop()
+        assert loop.time() == pytest.approx(KEEPALIVE_S, abs=0.1)
+        # The handler had the request only if that was the direction that works.
+        assert servicer.heard == (["a", "b"] if source == SERVER else ["a"])
+        await asyncio.sleep(KEEPALIVE_SPREAD_S)
+        assert servicer.told[-1] == "cancelled"
+        assert (await code_of(stub.shout("a")))[0] is grpc.StatusCode.UNAVAILABLE
+        network.heal(source, target)
+        assert await stub.shout("a") == "A"
+        assert network.faults["half_open"] == 1
+
+    on_network(scenario)()
+
+
+@on_network
+async def test_a_half_dead_connection_that_recovers_loses_nothing(
+    network: LoopbackNetwork, servicer: Servicer, stub: Stub
+) -> None:
+    call: Any = stub.count("30")
+    assert await anext(aiter(call)) == "0"
+    network.half_open(SERVER, "client")
+    asyncio.get_running_loop().call_later(KEEPALIVE_S - 1, network.heal, "client", SERVER)
+    assert await drained(call) == [str(number) for number in range(1, 30)]
+
+
+def cut_at(after_s: float, seed: int) -> tuple[bool, bool]:
+    """Break the connection under a call; tell whether it was executed, and whether its caller was answered."""
+    outcome: list[bool] = []
+
+    async def scenario(network: LoopbackNetwork, servicer: Servicer, stub: Stub) -> None:
+        network.delay = lambda _source, _target: 1.0
+        asyncio.get_running_loop().call_later(after_s, network.cut, "client", SERVER)
+        (answer,) = await asyncio.gather(stub.shout("a"), return_exceptions=True)
+        answered = answer == "A"
+        assert answered or (isinstance(answer, grpc.RpcError) and isinstance(from_rpc_error(answer), Unavailable))
+        assert network.faults["cut"] == 1
+        assert answered or network.faults["dropped_message"] == 1 or servicer.heard == ["a"]
+        outcome[:] = ["a" in servicer.heard, answered]
+        assert await stub.shout("b") == "B"  # new calls get through
+        assert network.open_calls(SERVER) == []
+
+    on_network(scenario, seed)()
+    return outcome[0], outcome[1]
+
+
+def test_a_call_whose_connection_broke_may_have_been_executed() -> None:
+    asked = {cut_at(0.5, seed) for seed in range(40)}
+    assert asked == {(False, False), (True, False)}  # the request was on its way: lost, or executed unseen
+    answered = {cut_at(1.5, seed) for seed in range(40)}
+    assert answered == {(True, False), (True, True)}  # the answer was on its way: lost, or not
+
+
+def test_of_a_stream_whose_connection_broke_the_first_messages_arrive() -> None:
+    counts: set[int] = set()
+
+    async def scenario(network: LoopbackNetwork, servicer: Servicer, stub: Stub) -> None:
+        network.delay = lambda _source, _target: 1.0
+        call: Any = stub.count("100")
+        responses: list[str] = []
+        asyncio.get_running_loop().call_later(1.5, network.cut, "client", SERVER)
+
+        async def read() -> None:
+            async for response in call:
+                responses.append(response)  # noqa: PERF401  -- to see what came before the error
+
+        assert (await code_of(read()))[0] is grpc.StatusCode.UNAVAILABLE
+        assert responses == [str(number) for number in range(len(responses))]
+        counts.add(len(responses))
+
+    for seed in range(20):
+        on_network(scenario, seed)()
+    assert len(counts) > 5
+
+
+@on_network
+async def test_what_is_sent_again_after_a_break_is_counted(
+    network: LoopbackNetwork, servicer: Servicer, stub: Stub
+) -> None:
+    network.delay = lambda _source, _target: 1.0
+    call = asyncio.ensure_future(code_of(stub.shout("a")))
+    await asyncio.sleep(0.5)
+    network.cut("client", SERVER)
+    await call
+    await stub.shout("b")
+    assert network.faults["repeated_call"] == 0
+    await stub.shout("a")
+    assert network.faults["repeated_call"] == 1
+
+
+def test_a_paused_server_may_serve_what_it_was_asked_long_ago() -> None:
+    """Its caller has given up by then."""
+    heard: set[tuple[str, ...]] = set()
+
+    async def scenario(network: LoopbackNetwork, servicer: Servicer, stub: Stub) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        life = Life(loop)
+        paused = serve(network, "paused:1", life)
+        calls = Stub(network.connect("paused:1"))
+        assert await calls.shout("before") == "BEFORE"
+        network.pause("paused:1")
+        life.pause()
+        code, _ = await code_of(calls.shout("while"))
+        assert (code, paused.heard) == (grpc.StatusCode.UNAVAILABLE, ["before"])
+        assert loop.time() == pytest.approx(CONNECT_TIMEOUT_S, abs=0.1)
+        await asyncio.sleep(60)
+        network.resume("paused:1")
+        life.resume()
+        await asyncio.sleep(1)
+        assert network.open_calls("paused:1") == []
+        assert await calls.shout("after") == "AFTER"
+        heard.add(tuple(paused.heard))
+
+    for seed in range(20):
+        on_network(scenario, seed)()
+    assert heard == {("before", "after"), ("before", "while", "after")}

@@ -10,7 +10,7 @@ from tests.support.virtual_client import VirtualClient, value_of
 
 from nodeflow_testing.virtual_loop import run
 from nodeflow_testing.virtual_runners import Scripted, Value
-from nodeflow_testing.virtual_suite import DATABASE, SCHEDULER, STATE_MANAGER, WORKER_MANAGER, VirtualSuite
+from nodeflow_testing.virtual_suite import DATABASE, SCHEDULER, STATE_MANAGER, WORKER_MANAGER, VirtualSuite, address_of
 
 STEPS: Final = 6
 STEP_S: Final = 5.0
@@ -208,3 +208,34 @@ def test_what_was_not_synced_is_forgotten_and_what_was_acknowledged_is_not(seed:
 
     faults = on_suite(scenario, seed=seed).faults
     assert faults["torn_write"] + faults["lost_write"] > 1
+
+
+# No task starts or ends without these.
+PAIRS: Final = [(STATE_MANAGER, SCHEDULER), (WORKER_MANAGER, SCHEDULER), (WORKER_MANAGER, WORKER)]
+
+
+@pytest.mark.parametrize(("one", "other"), [*PAIRS, (STATE_MANAGER, WORKER_MANAGER)])
+@pytest.mark.parametrize("seed", range(3))
+def test_connections_break_again_and_again(one: str, other: str, seed: int) -> None:
+    async def scenario(suite: VirtualSuite, _: VirtualClient, __: str) -> None:
+        for _round in range(40):
+            await asyncio.sleep(suite.network.chance.choice([0.001, 0.01, 1.0]))
+            suite.network.cut(address_of(one), address_of(other))
+
+    suite = on_suite(scenario, seed=seed)
+    assert suite.faults["cut"] > 10
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+@pytest.mark.parametrize("turned", [False, True])
+def test_connections_are_half_dead_for_a_minute(one: str, other: str, turned: bool) -> None:
+    async def scenario(suite: VirtualSuite, _: VirtualClient, __: str) -> None:
+        await asyncio.sleep(2)
+        source, target = map(address_of, (other, one) if turned else (one, other))
+        suite.network.half_open(source, target)
+        await asyncio.sleep(60)
+        assert len(suite.spans) <= 2
+        suite.network.heal(source, target)
+
+    suite = on_suite(scenario)
+    assert suite.faults["half_open"] == 1

@@ -63,7 +63,7 @@ class Wire:
         """Have something happen at the other end, as a callback of whoever lives there."""
         if not self._severed:
             self._frames.append((deliver, arguments))
-            self._schedule(0.0)
+            self._schedule()
 
     def sever(self, deliver: Callable[..., None], *arguments: object) -> None:
         """Lose part of what is on its way, carry this as the last, and take no more."""
@@ -71,8 +71,8 @@ class Wire:
             return
         mute = self._medium.silent(self._source, self._target)
         self._lose(0 if mute else self._medium.survivors(len(self._frames)))
-        self._frames.append((deliver, arguments))
-        self._schedule(self._medium.spare_s())
+        self._frames.append((self._end, (self._medium.spare_s(), deliver, arguments)))
+        self._schedule()
 
     def close(self) -> None:
         """Lose all that is on its way, and take no more: nobody is at the other end."""
@@ -83,7 +83,14 @@ class Wire:
         """Deliver what was held."""
         held, self._held = self._held, 0
         for _ in range(held):
-            self._schedule(0.0)
+            self._schedule()
+
+    def _end(self, spare_s: float, deliver: Callable[..., None], arguments: tuple[object, ...]) -> None:
+        # Counted from here: whoever was paused meanwhile reads what came before, too.
+        if spare_s:
+            self._loop.call_later(spare_s, deliver, *arguments)
+        else:
+            deliver(*arguments)
 
     def _lose(self, kept: int) -> None:
         self._severed = True
@@ -93,9 +100,9 @@ class Wire:
             if any(isinstance(each, bytes) for each in arguments):
                 self._medium.message_lost()
 
-    def _schedule(self, spare_s: float) -> None:
+    def _schedule(self) -> None:
         medium = self._medium
-        due = self._loop.time() + medium.delay(self._source, self._target) + spare_s
+        due = self._loop.time() + medium.delay(self._source, self._target)
         self._last_due = max(due, self._last_due)
         self._loop.call_at(self._last_due, self._arrive, context=medium.context_of(self._target))
 
