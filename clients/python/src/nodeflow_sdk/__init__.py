@@ -6,11 +6,12 @@ The names here are what user code needs; `nodeflow_sdk.client` is the API call b
 from nodeflow_sdk.authoring import Backoff, Limits, Node, NodeOutput, Process, WiringError, node, process
 from nodeflow_sdk.running.failures import ExecutionCancelled, ExecutionFailed, NodeFailed
 from nodeflow_sdk.running.handles import AsyncExecution, Execution
-from nodeflow_sdk.running.updates import LogLine, State, Update
+from nodeflow_sdk.running.updates import Attempt, LogLine, State, Update
 from nodeflow_sdk.workflow import Workflow, workflow
 
 __all__ = [
     "AsyncExecution",
+    "Attempt",
     "Backoff",
     "Execution",
     "ExecutionCancelled",

@@ -109,7 +109,14 @@ class Client:
     An id may be a prefix that one execution alone has, or `@latest`.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        *,
+        patience_s: float = PATIENCE_S,
+        draw_request_id: Callable[[], str] = new_request_id,
+    ) -> None:
+        self._draw_request_id = draw_request_id
         self._stub = SchedulerServiceStub(channel)
         self._connection = _Connection(patience_s)
 
@@ -128,7 +135,7 @@ class Client:
         request = scheduler_service_pb2.SubmitExecutionRequest(
             workflow=_reference(workflow),
             inputs=to_payload(dict(inputs or {})),
-            request_id=request_id or new_request_id(),
+            request_id=request_id or self._draw_request_id(),
             labels=labels or {},
         )
         return (await self._connection.call(self._stub.SubmitExecution, request)).execution
@@ -149,7 +156,7 @@ class Client:
         """Start up to 10,000 executions of one workflow; returns their ids in order. Missing request ids are drawn."""
         request = scheduler_service_pb2.SubmitExecutionsRequest(workflow=_reference(workflow), submissions=submissions)
         for submission in request.submissions:
-            submission.request_id = submission.request_id or new_request_id()
+            submission.request_id = submission.request_id or self._draw_request_id()
         return list((await self._connection.call(self._stub.SubmitExecutions, request)).execution_ids)
 
     async def watch(

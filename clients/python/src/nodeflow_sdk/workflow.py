@@ -10,17 +10,16 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import update_wrapper
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from nodeflow_sdk.authoring.definition import Definition
 from nodeflow_sdk.authoring.errors import WiringError, calling_place
 from nodeflow_sdk.authoring.options import Duration
 from nodeflow_sdk.running.handles import AsyncExecution, Execution
+from nodeflow_sdk.running.home import current_runs
 from nodeflow_sdk.running.orders import Order, Submittable
 
 if TYPE_CHECKING:
-    from nodeflow_sdk.running.runs import Runs
     from nodeflow_shared.errors import FieldViolation
 
 P = ParamSpec("P")
@@ -103,7 +102,7 @@ class Workflow(Generic[P, R]):
         """Start it; returns a handle once the start is durable. Raises TypeError for inputs that do not fit."""
         given = self._inputs(args, inputs)
         order = Order(inputs=given, suite=suite, request_id=request_id, labels=labels or {})
-        return _runs().start(self._submittable(), order)
+        return current_runs().start(self._submittable(), order)
 
     async def astart(
         self,
@@ -116,7 +115,7 @@ class Workflow(Generic[P, R]):
         """Start it, on a running loop."""
         given = self._inputs(args, inputs)
         order = Order(inputs=given, suite=suite, request_id=request_id, labels=labels or {})
-        return await _runs().astart(self._submittable(), order)
+        return await current_runs().astart(self._submittable(), order)
 
     def start_many(
         self,
@@ -127,15 +126,15 @@ class Workflow(Generic[P, R]):
     ) -> list[Execution[R]]:
         """Start it once for each of up to 10,000 sets of inputs, in one call; returns handles in order."""
         given = [self._inputs((), each) for each in inputs]
-        return _runs().start_many(self._submittable(), given, suite, labels or {})
+        return current_runs().start_many(self._submittable(), given, suite, labels or {})
 
     def execution(self, execution_id: str, *, suite: str | None = None) -> Execution[R]:
         """Return a handle of an execution that was started before, here or elsewhere."""
-        return _runs().find(self._submittable(), execution_id, suite)
+        return current_runs().find(self._submittable(), execution_id, suite)
 
     def register(self, *, suite: str | None = None) -> str:
         """Register it on a suite, for others to start by name; returns the revision. Raises WiringError."""
-        return _runs().register(self._submittable(), suite)
+        return current_runs().register(self._submittable(), suite)
 
     def _inputs(self, args: tuple[object, ...], inputs: Mapping[str, object]) -> dict[str, object]:
         _refuse_import_in_runner(self.name)
@@ -203,12 +202,3 @@ def _refuse_import_in_runner(name: str) -> None:
                 'put it under `if __name__ == "__main__":`',
             )
         frame = frame.f_back
-
-
-def _runs() -> Runs:
-    """Return what talks to suites; its module is loaded with the first run.
-
-    Not at the top: every runner imports this package with the user's module, and neither should its start pay for gRPC,
-    nor should user code find gRPC's threads around it.
-    """
-    return cast("Runs", import_module("nodeflow_sdk.running.runs").RUNS)

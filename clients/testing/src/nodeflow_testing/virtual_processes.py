@@ -5,7 +5,9 @@ it is.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import nodeflow_worker.bootstrap
@@ -16,7 +18,8 @@ from nodeflow_testing.loopback import LoopbackNetwork, LoopbackServer
 from nodeflow_testing.machine_clock import MachineClock
 from nodeflow_testing.memory_sessions import MemorySessions
 from nodeflow_testing.virtual_loop import VirtualLoop
-from nodeflow_testing.virtual_runners import Simulated, VirtualRunners
+from nodeflow_testing.virtual_runners import VirtualRunners
+from nodeflow_worker.ports import Processes
 
 T = TypeVar("T")
 Builder = Callable[[], Coroutine[None, None, Service]]
@@ -31,12 +34,24 @@ def address_of(name: str) -> str:
     return f"{name}:7420"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equipment:
+    """What one life of a worker executes tasks with; without `processes`, those of this machine."""
+
+    runners: VirtualRunners
+    processes: Processes | None = None
+
+
+Equip = Callable[[Context, MachineClock], Equipment]
+"""(the context of the runners' callbacks, the worker's clock) → its equipment, for each life anew."""
+
+
 class WorkerMachine:
     """What outlives a worker's process: which of its sessions are dead, and what its runners did."""
 
-    def __init__(self, number: int, functions: Mapping[str, Simulated], slots: int, loop: VirtualLoop) -> None:
+    def __init__(self, number: int, equip: Equip, slots: int, loop: VirtualLoop) -> None:
         self._number = number
-        self._functions = functions
+        self._equip = equip
         self._slots = slots
         self._loop = loop
         self._sessions: MemorySessions | None = None
@@ -55,12 +70,14 @@ class WorkerMachine:
             dead = self._sessions.left_behind() if self._sessions is not None else ()
             self._sessions = MemorySessions(self._number * 0x100 + len(self.lives), dead)
             self.life = Life(self._loop)
-            self.lives.append(VirtualRunners(self._functions, context=self.life.context, clock=clock))
+            equipment = self._equip(self.life.context, clock)
+            self.lives.append(equipment.runners)
             return await nodeflow_worker.bootstrap.build(
                 settings,
                 connect=network.connector(address_of(name)),
                 clock=clock,
-                runners=self.lives[-1],
+                runners=equipment.runners,
+                processes=equipment.processes,
                 sessions=self._sessions,
             )
 

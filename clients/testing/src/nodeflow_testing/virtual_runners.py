@@ -93,7 +93,7 @@ class VirtualRunners:
         """Whose callbacks the runners' are: not their agent's, which may be paused while they work."""
         self._agent = Context()
         self._tell: Callable[[RunnerEvent], None] = _ignore
-        self._runners: dict[int, _Runner] = {}
+        self._runners: dict[int, VirtualRunner] = {}
         self._closed = False
         self._outputs = OutputBuffer(limit_bytes=1 << 20, attempt_limit_bytes=1 << 20)
         self.executed: list[tuple[str, str, int, int]] = []
@@ -112,7 +112,11 @@ class VirtualRunners:
     def spawn(self, runner: int, delay_s: float) -> None:
         if self._closed:
             return
-        self._runners[runner] = _Runner(
+        self._runners[runner] = self._hired(runner)
+        self._runners[runner].start(delay_s + self._start_s)
+
+    def _hired(self, runner: int) -> "VirtualRunner":
+        return VirtualRunner(
             runner,
             self._functions,
             self.executed,
@@ -122,7 +126,6 @@ class VirtualRunners:
             context=self._context,
             clock=self._clock,
         )
-        self._runners[runner].start(delay_s + self._start_s)
 
     def feed(self, runner: int, directory: str, attempts: Sequence[Attempt]) -> None:
         if runner in self._runners:
@@ -172,7 +175,7 @@ class VirtualRunners:
         self._tell(event)
 
 
-class _Runner:
+class VirtualRunner:
     """One runner: executes what it was fed, one task after the other."""
 
     def __init__(
@@ -223,7 +226,10 @@ class _Runner:
             self._skipped.add(sequence)
             self._soon(self._say, TaskSkipped(runner=self._number, sequence=sequence))
             return
-        # Simulated code stops at once when it is asked, like code that does not catch what interrupts it.
+        self._interrupt(grace_s)
+
+    def _interrupt(self, grace_s: float) -> None:
+        """Ask the task under way to stop. Simulated code does at once, like code that does not catch it."""
         self._soon(self._end, Ending.STOPPED, 0.0)
         self._soon(self.die_now, "it exited with code 0", False)
 
@@ -258,8 +264,12 @@ class _Runner:
             began_s=self._loop.time(),
         )
         self._spans.append(self._span)
-        duration_s, scripted = self._call(attempt)
         self._cancel_timers()
+        self._perform(attempt, sequence)
+
+    def _perform(self, attempt: Attempt, sequence: int) -> None:
+        """Execute a task that has just begun; `_end` or `die_now` follows."""
+        duration_s, scripted = self._call(attempt)
         if duration_s >= RUNNING_AFTER_S:
             self._later(RUNNING_AFTER_S, self._say, TaskRunning(runner=self._number, sequence=sequence))
         if attempt.spec.timeout_s is not None and attempt.spec.timeout_s < duration_s:

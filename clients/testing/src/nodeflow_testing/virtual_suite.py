@@ -8,8 +8,9 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextvars import Context
 from itertools import pairwise
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
@@ -28,8 +29,16 @@ from nodeflow_testing.memory_store import MemoryStore
 from nodeflow_testing.memory_task_logs import MemoryLogStore
 from nodeflow_testing.simulated_disk import Disk
 from nodeflow_testing.virtual_loop import VirtualLoop
-from nodeflow_testing.virtual_processes import WORKER_MANAGER, Builder, Process, WorkerMachine, address_of
-from nodeflow_testing.virtual_runners import Simulated, Span
+from nodeflow_testing.virtual_processes import (
+    WORKER_MANAGER,
+    Builder,
+    Equip,
+    Equipment,
+    Process,
+    WorkerMachine,
+    address_of,
+)
+from nodeflow_testing.virtual_runners import Simulated, Span, VirtualRunners
 
 __all__ = ["DATABASE", "SCHEDULER", "STATE_MANAGER", "WORKER_MANAGER", "VirtualSuite", "address_of"]
 
@@ -42,14 +51,16 @@ DATABASE: Final = "database"
 class VirtualSuite:
     """`async with VirtualSuite(functions) as suite:` inside `virtual_loop.run`.
 
+    `equip` gives workers something else than scripted `functions` to execute tasks with.
     Its processes are named state-manager, worker-manager, scheduler, worker-1, worker-2, …; one that fails by itself
     ends the block with its error. `store`, `files` and `log_store` are what is on the disk.
     """
 
     def __init__(
         self,
-        functions: Mapping[str, Simulated],
+        functions: Mapping[str, Simulated] = MappingProxyType({}),
         *,
+        equip: Equip | None = None,
         workers: int = 2,
         slots: int = 4,
         seed: int = 0,
@@ -76,8 +87,9 @@ class VirtualSuite:
         self._lease_timeout_s = lease_timeout_s
         self._heartbeat_interval_s = heartbeat_interval_s
         self._group = asyncio.TaskGroup()
+        equip = equip or _scripted(functions)
         self._workers = {
-            f"worker-{number}": WorkerMachine(number, functions, slots, loop) for number in range(1, workers + 1)
+            f"worker-{number}": WorkerMachine(number, equip, slots, loop) for number in range(1, workers + 1)
         }
         builders: dict[str, Builder] = {
             STATE_MANAGER: self._build_state_manager,
@@ -255,7 +267,9 @@ class VirtualSuite:
         return SchedulerServiceStub(self.network.connect(address_of(SCHEDULER)))
 
     async def _build_state_manager(self) -> Service:
-        settings = nodeflow_state_manager.config.StateManagerSettings()
+        settings = nodeflow_state_manager.config.StateManagerSettings(
+            max_lease_timeout_s=max(60.0, self._lease_timeout_s)
+        )
         return await nodeflow_state_manager.bootstrap.build(
             settings, store=self.store, artifact_files=self.files, log_store=self.log_store
         )
@@ -281,3 +295,10 @@ class VirtualSuite:
         return await nodeflow_scheduler.bootstrap.build(
             settings, connect=connect, clock=self.clocks[SCHEDULER], random_bytes=self._random.randbytes
         )
+
+
+def _scripted(functions: Mapping[str, Simulated]) -> Equip:
+    def equip(context: Context, clock: MachineClock) -> Equipment:
+        return Equipment(runners=VirtualRunners(functions, context=context, clock=clock))
+
+    return equip

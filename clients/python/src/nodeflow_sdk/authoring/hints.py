@@ -109,6 +109,23 @@ def as_called_by_workers(function: Callable[..., Any], name: str) -> Callable[..
     return call
 
 
+def in_place_of(function: Callable[..., Any], other: Callable[..., Any]) -> Callable[..., Any]:
+    """Return another function under the name, the signature and the hints of a function."""
+    if inspect.iscoroutinefunction(other):
+
+        @wraps(function)
+        async def coroutine(**arguments: object) -> object:
+            return await other(**arguments)
+
+        return coroutine
+
+    @wraps(function)
+    def call(**arguments: object) -> object:
+        return other(**arguments)
+
+    return call
+
+
 def _wrapped_coroutine(
     function: Callable[..., Awaitable[object]], converted: Callable[[dict[str, object]], dict[str, object]]
 ) -> Callable[..., Awaitable[object]]:

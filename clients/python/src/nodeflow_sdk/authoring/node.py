@@ -12,7 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 from nodeflow_sdk.authoring.errors import WiringError, calling_place, place_of
 from nodeflow_sdk.authoring.graph import current_recording
 from nodeflow_sdk.authoring.handles import NodeOutput, node_behind
-from nodeflow_sdk.authoring.hints import Hints, as_called_by_workers, hints_of
+from nodeflow_sdk.authoring.hints import Hints, as_called_by_workers, hints_of, in_place_of
 from nodeflow_sdk.authoring.options import Backoff, Duration, NodeOptions, summary_of
 from nodeflow_sdk.authoring.origin import NotFindable, origin_of
 from nodeflow_sdk.authoring.vertex import Vertex, refuse_handles
@@ -73,6 +73,18 @@ class Node(Generic[P, R]):
         """What workers call: the function, with hinted types made of JSON where the hints ask for it."""
         return as_called_by_workers(self._function, self._title)
 
+    def replaced_by(self, other: Callable[..., object]) -> Callable[..., Any]:
+        """Return what workers would call if this were the other function, with the signature and the hints of this."""
+        return as_called_by_workers(in_place_of(self._function, other), self._title)
+
+    @property
+    def address(self) -> str:
+        """Where workers find the function: `module:callable`. Raises WiringError if they cannot."""
+        try:
+            return str(origin_of(self._function))
+        except NotFindable as error:
+            raise WiringError(self._place, f"node {self._title} cannot run on a worker: {error}") from None
+
     @property
     def _title(self) -> str:
         return self._options.name or getattr(self._function, "__name__", "node")
@@ -85,11 +97,7 @@ class Node(Generic[P, R]):
         )
 
     def _executes(self, arguments: dict[str, object]) -> dict[str, object]:
-        try:
-            origin = origin_of(self._function)
-        except NotFindable as error:
-            raise WiringError(self._place, f"node {self._title} cannot run on a worker: {error}") from None
-        return {**({"with": arguments} if arguments else {}), "function": str(origin)}
+        return {**({"with": arguments} if arguments else {}), "function": self.address}
 
     def _hints(self) -> Hints:
         try:

@@ -86,6 +86,17 @@ def duration(name: str, value: Duration) -> str:
     return f"{milliseconds // 1_000}s" if milliseconds % 1_000 == 0 else f"{milliseconds}ms"
 
 
+def seconds_of(name: str, value: Duration) -> float:
+    """Return a duration in seconds; raises ValueError."""
+    if not isinstance(value, str):
+        return value.total_seconds() if isinstance(value, timedelta) else float(value)
+    found = _DURATION.fullmatch(value)
+    if found is None:
+        raise ValueError(f'{name}={value!r} is no duration; write it like "30s", "1m30s", "500ms" or "2h"')
+    parts = zip(found.groups()[::2], (86_400, 3_600, 60, 1, 0.001), strict=True)
+    return sum(float(part.rstrip("dhms")) * factor for part, factor in parts if part)
+
+
 def summary_of(function: object) -> Mapping[str, str]:
     """Return the first line of a docstring as the description of what it describes."""
     text = (getattr(function, "__doc__", None) or "").strip().partition("\n")[0]

@@ -83,6 +83,11 @@ class Process:
     def __repr__(self) -> str:
         return f"<process {self._vertex.title}>"
 
+    @property
+    def title(self) -> str:
+        """The name of its first node in a workflow; the next ones are `title_2` and so on."""
+        return self._vertex.title
+
     def __call__(self, *args: object, **kwargs: object) -> Any:  # noqa: ANN401  # what it writes is any JSON value
         """Record a call in a workflow; the output is what the process writes to the file that NODEFLOW_OUTPUT names."""
         return self._vertex.called(self._recording(), calling_place(), args, kwargs)

@@ -17,22 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from nodeflow_sdk.authoring.errors import WiringError
 from nodeflow_sdk.client import Client, open_client
-from nodeflow_sdk.running.failures import ExecutionFailed
+from nodeflow_sdk.running.told import TOLD, shortened
 from nodeflow_sdk.suite.attach import Attachment, attached
-from nodeflow_sdk.suite.errors import SuiteError
 from nodeflow_sdk.suite.services import SuiteOptions
-from nodeflow_shared.errors import NodeflowError
 
 T = TypeVar("T")
 
 ADDRESS_VARIABLE: Final = "NODEFLOW_ADDRESS"
-DEBUG_VARIABLE: Final = "NODEFLOW_DEBUG"
 STOP_TIMEOUT_S: Final = 30.0
-
-# Errors whose message is the whole story.
-_TOLD: Final = (NodeflowError, ExecutionFailed, SuiteError, WiringError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +52,8 @@ class Background:
         future = self._submit(work)
         try:
             return future.result()
-        except _TOLD as error:
-            raise _shortened(error) from error.__cause__
+        except TOLD as error:
+            raise shortened(error) from error.__cause__
         except BaseException:
             future.cancel()
             raise
@@ -69,8 +62,12 @@ class Background:
         """Run a coroutine on the loop, and await it on another."""
         try:
             return await asyncio.wrap_future(self._submit(work))
-        except _TOLD as error:
-            raise _shortened(error) from error.__cause__
+        except TOLD as error:
+            raise shortened(error) from error.__cause__
+
+    async def client(self, address: str | None) -> Client:
+        """Return a client of the suite at an address, or of the one of this directory. On the loop only."""
+        return (await self.connected(address)).client
 
     async def connected(self, address: str | None) -> Connected:
         """Return the suite at an address, or the one of this directory, started if there is none. On the loop only."""
@@ -129,14 +126,6 @@ class Background:
         except Exception as error:  # noqa: BLE001  # whatever it is belongs to the caller, not to this task
             if not ready.done():
                 ready.set_exception(error)
-
-
-def _shortened(error: Exception) -> Exception:
-    """Return an error without the way that it took through this package, unless that is asked for."""
-    if os.environ.get(DEBUG_VARIABLE):
-        return error
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ Owns the conversation about one execution. Must not know which thread asks.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
+from datetime import timedelta
 
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState, TaskState
 from nodeflow.scheduler.v1.execution_pb2 import Execution
@@ -14,7 +15,7 @@ from nodeflow.scheduler.v1.scheduler_service_pb2 import TailLogsRequest
 from nodeflow_sdk.client import Client
 from nodeflow_sdk.progress.symbols import FINAL_EXECUTION_STATES, execution_state
 from nodeflow_sdk.running.results import read_outputs
-from nodeflow_sdk.running.updates import LogLine, State, Update
+from nodeflow_sdk.running.updates import Attempt, LogLine, State, Update, attempts_of
 from nodeflow_sdk.running.wire import failure_of, line_of, update_of
 
 
@@ -47,6 +48,15 @@ class Remote:
                     if update is not None:
                         yield update
 
+    async def attempts(self, node: str) -> list[Attempt]:
+        """Return the tries of one node's tasks, or of all, as far as they are known now."""
+        return [each for each in attempts_of(await self._updates_so_far()) if node in ("", each.node)]
+
+    async def duration(self) -> timedelta:
+        """Return the time from the first event to the last."""
+        updates = await self._updates_so_far()
+        return updates[-1].time - updates[0].time if updates else timedelta()
+
     async def lines(self, node: str, *, follow: bool) -> AsyncGenerator[LogLine, None]:
         """Yield what tasks wrote, of one node or of all; `follow` goes on to the execution's end."""
         request = TailLogsRequest(execution_id=self.execution_id, node=node, follow=follow)
@@ -66,6 +76,17 @@ class Remote:
             tasks = self.client.tasks(self.execution_id, state=TaskState.TASK_STATE_FAILED)
             raise failure_of(execution, [task async for task in tasks])
         return self._value(await read_outputs(self.client, execution.outputs, self._whole))
+
+    async def _updates_so_far(self) -> list[Update]:
+        """Return the changes of state up to now: a watch gives them without waiting."""
+        last = (await self.client.get(self.execution_id)).last_sequence
+        found: list[Update] = []
+        async with aclosing(self.client.watch(self.execution_id)) as responses:
+            async for response in responses:
+                found += [update for event in response.events if (update := update_of(event)) is not None]
+                if response.events and response.events[-1].sequence >= last:
+                    break
+        return found
 
     async def cancel(self, reason: str) -> State:
         """Ask for a cancellation; returns the state once that is durable."""

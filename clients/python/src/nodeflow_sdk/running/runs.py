@@ -1,6 +1,6 @@
 """What a workflow asks of a suite: start, start many, find, register.
 
-Owns these conversations and the one background loop of the process. Must not know how a document was made.
+Owns these conversations and the one home that they have in a process. Must not know how a document was made.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -14,6 +14,7 @@ from nodeflow_sdk.client import Client
 from nodeflow_sdk.payloads import to_payload
 from nodeflow_sdk.running.background import Background
 from nodeflow_sdk.running.handles import AsyncExecution, Execution
+from nodeflow_sdk.running.home import Home
 from nodeflow_sdk.running.orders import Order, Submittable
 from nodeflow_sdk.running.remote import Remote
 from nodeflow_shared.errors import InvalidInput
@@ -22,16 +23,16 @@ from nodeflow_shared.errors import InvalidInput
 class Runs:
     """Workflows on suites; every method raises NodeflowError, or what the workflow makes of a fault in its document."""
 
-    def __init__(self) -> None:
-        self._background = Background()
+    def __init__(self, home: Home) -> None:
+        self._home = home
 
     def start(self, workflow: Submittable, order: Order) -> Execution[Any]:
         """Start an execution; returns once it is durable."""
-        return Execution(self._background, self._background.call(self._start(workflow, order)))
+        return Execution(self._home, self._home.call(self._start(workflow, order)))
 
     async def astart(self, workflow: Submittable, order: Order) -> AsyncExecution[Any]:
         """Start an execution, on a running loop."""
-        return AsyncExecution(self._background, await self._background.acall(self._start(workflow, order)))
+        return AsyncExecution(self._home, await self._home.acall(self._start(workflow, order)))
 
     def start_many(
         self,
@@ -42,16 +43,16 @@ class Runs:
     ) -> list[Execution[Any]]:
         """Start an execution for each set of inputs, in one call."""
         submissions = [Submission(inputs=to_payload(each), labels=labels) for each in inputs]
-        remotes = self._background.call(self._start_many(workflow, submissions, suite))
-        return [Execution(self._background, remote) for remote in remotes]
+        remotes = self._home.call(self._start_many(workflow, submissions, suite))
+        return [Execution(self._home, remote) for remote in remotes]
 
     def find(self, workflow: Submittable, execution_id: str, suite: str | None) -> Execution[Any]:
         """Return an execution that was started before; raises NotFound."""
-        return Execution(self._background, self._background.call(self._find(workflow, execution_id, suite)))
+        return Execution(self._home, self._home.call(self._find(workflow, execution_id, suite)))
 
     def register(self, workflow: Submittable, suite: str | None) -> str:
         """Register a workflow; returns its revision."""
-        return self._background.call(self._register(workflow, suite))
+        return self._home.call(self._register(workflow, suite))
 
     async def _start(self, workflow: Submittable, order: Order) -> Remote:
         async with self._judged(workflow, order.suite) as client:
@@ -68,7 +69,7 @@ class Runs:
         return [_remote(workflow, client, each) for each in ids]
 
     async def _find(self, workflow: Submittable, execution_id: str, suite: str | None) -> Remote:
-        client = (await self._background.connected(suite)).client
+        client = await self._home.client(suite)
         return _remote(workflow, client, (await client.get(execution_id)).execution_id)
 
     async def _register(self, workflow: Submittable, suite: str | None) -> str:
@@ -78,7 +79,7 @@ class Runs:
     @asynccontextmanager
     async def _judged(self, workflow: Submittable, suite: str | None) -> AsyncIterator[Client]:
         """Give the client of a suite; a fault that it finds in the document is raised as one of the line at fault."""
-        client = (await self._background.connected(suite)).client
+        client = await self._home.client(suite)
         try:
             yield client
         except InvalidInput as error:
@@ -97,4 +98,4 @@ def _remote(workflow: Submittable, client: Client, execution_id: str) -> Remote:
 
 
 # One for each process: it starts a thread with the first run, and stops at exit.
-RUNS: Final = Runs()
+RUNS: Final = Runs(Background())

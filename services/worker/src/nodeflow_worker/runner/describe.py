@@ -146,22 +146,27 @@ def _user_frames(error: BaseException) -> str:
     if first is None:
         return ""
     frames = traceback.extract_tb(first, limit=-50)
-    own = [each for each in frames if not each.filename.startswith(_NOT_THE_USERS)]
+    own = [each for each in frames if _is_users(each.filename)]
     return _cut("".join(traceback.format_list(own)))
 
 
 def _first_user_frame(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if not file.startswith(_NOT_THE_USERS) and not _in_standard_asyncio(file):
+        if _is_users(file) and not _inside("asyncio", file):
             return trace
         trace = trace.tb_next
     return None
 
 
-def _in_standard_asyncio(file: str) -> bool:
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and file.startswith(os.path.dirname(asyncio.__file__ or "?"))  # noqa: PTH120
+def _is_users(file: str) -> bool:
+    """Whether a frame of this file is the user's: what the SDK wraps around a function is not."""
+    return not file.startswith(_NOT_THE_USERS) and not _inside("nodeflow_sdk", file)
+
+
+def _inside(package: str, file: str) -> bool:
+    module = sys.modules.get(package)
+    return module is not None and file.startswith(os.path.join(os.path.dirname(module.__file__ or "?"), ""))  # noqa: PTH118, PTH120
 
 
 def _find_fault(value: object, path: str, depth: int) -> str | None:

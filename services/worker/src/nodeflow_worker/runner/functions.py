@@ -62,7 +62,7 @@ class Functions:
 
     def note_files(self) -> None:
         """Remember how the files of newly imported modules look now."""
-        if len(sys.modules) == self._modules_seen:
+        if not self._paths or len(sys.modules) == self._modules_seen:
             return
         self._modules_seen = len(sys.modules)
         for module in list(sys.modules.values()):
