@@ -222,17 +222,7 @@ asyncio.run(main())
 
 async def test_an_interrupted_run_cancels_its_execution(suite: Suite) -> None:
     """Ctrl-C in a script, and a cancelled task in async code."""
-    (suite.directory / "interrupted.py").write_text(
-        f"{HEAD}\nif __name__ == '__main__':\n    waits.run(60, labels={{'test': 'ctrl-c'}})\n"
-    )
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "interrupted.py"),
-        cwd=suite.directory,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    while "waits" not in (await suite.cli("ls", "--label", "test=ctrl-c")).out:
-        assert process.returncode is None
+    process = await begun(suite, "waits.run(60, labels={'test': 'ctrl-c'})", "ctrl-c")
     process.send_signal(signal.SIGINT)
     _, err = await process.communicate()
     assert b"KeyboardInterrupt" in err
@@ -240,14 +230,32 @@ async def test_an_interrupted_run_cancels_its_execution(suite: Suite) -> None:
     body = """\
 async def main():
     task = asyncio.create_task(waits.arun(60, labels={"test": "task"}, request_id="task-1"))
-    await asyncio.sleep(0.5)
+    await asyncio.to_thread(sys.stdin.readline)
     task.cancel()
     await asyncio.wait([task])
     print(task.cancelled(), waits.start(60, labels={"test": "task"}, request_id="task-1").state())
 asyncio.run(main())
 """
-    done = await script(suite.directory, body)
-    assert (done.code, done.out) == (0, "True CANCELLED\n"), done.err
+    process = await begun(suite, body, "task")
+    out, err = await process.communicate(b"cancel\n")
+    assert (process.returncode, out) == (0, b"True CANCELLED\n"), err
+
+
+async def begun(suite: Suite, body: str, label: str) -> asyncio.subprocess.Process:
+    """Start a script, and return it once its execution of that label is there."""
+    indented = "".join(f"    {line}\n" for line in body.splitlines())
+    file = suite.directory / f"{label}.py".replace("-", "_")
+    file.write_text(f'{HEAD}\nif __name__ == "__main__":\n{indented}')
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(file)),
+        cwd=suite.directory,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    while "waits" not in (await suite.cli("ls", "--label", f"test={label}")).out:
+        assert process.returncode is None
+    return process
 
 
 async def test_a_module_of_a_package_runs_with_its_relative_imports(suite: Suite) -> None:
