@@ -25,11 +25,11 @@ class SmallDisk:
         self.directory = Path(f"/proc/{holder}/root{directory}")
         """The way to what is on it, from outside."""
 
-    def command(self, *command: str) -> Sequence[str]:
-        """Return what starts a command that sees the disk, in this process's working directory or another `cwd`."""
+    def command(self, working_directory: Path, *command: str) -> Sequence[str]:
+        """Return what starts a command that sees the disk."""
         enter = ("nsenter", *_NAMESPACES, "--preserve-credentials", f"--target={self._holder}")
         # Entering leads to the root directory.
-        return (*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(Path.cwd()), *command)
+        return (*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(working_directory), *command)
 
     def fill(self) -> None:
         """Take all the room there is."""

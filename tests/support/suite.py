@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.small_disk import SmallDisk
 
 from nodeflow_sdk.suite.record import DATA_DIR_NAME, SuiteRecord, read_record
 
@@ -33,9 +35,9 @@ class Finished:
 class Suite:
     """A running `nodeflow up`. Addresses hold for its life, process ids change with each restart."""
 
-    def __init__(self, directory: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, directory: Path, data_dir: Path, process: subprocess.Popen[bytes]) -> None:
         self.directory = directory
-        self.data_dir = directory / DATA_DIR_NAME
+        self.data_dir = data_dir
         self.process = process
 
     @property
@@ -92,12 +94,21 @@ async def run_cli(directory: Path, *arguments: str) -> Finished:
 
 
 @contextmanager
-def running(directory: Path, *options: str) -> Iterator[Suite]:
-    """Run a suite in a directory; stops it at the end whatever happens, and prints its logs if the block fails."""
-    command = [sys.executable, "-m", "nodeflow_sdk.cli", "up", "--port", "0", *options]
+def running(
+    directory: Path, *options: str, disk: SmallDisk | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[Suite]:
+    """Run a suite in a directory; stops it at the end whatever happens, and prints its logs if the block fails.
+
+    Its data may be on a small disk, which is at `.nodeflow` in that directory.
+    """
+    command: Sequence[str] = (sys.executable, "-m", "nodeflow_sdk.cli", "up", "--port", "0", *options)
+    if disk is not None:
+        command = disk.command(directory, *command)
     with (directory / "up.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=directory, stderr=log, stdout=log)
-    suite = Suite(directory, process)
+        process = subprocess.Popen(
+            command, cwd=directory, stderr=log, stdout=log, env={**os.environ, **(environment or {})}
+        )
+    suite = Suite(directory, disk.directory if disk is not None else directory / DATA_DIR_NAME, process)
     try:
         _wait_until_ready(suite)
         yield suite

@@ -39,7 +39,7 @@ def environment(directory: Path) -> dict[str, str]:
 async def launch(directory: Path, disk: SmallDisk | None = None) -> asyncio.subprocess.Process:
     command: Sequence[str] = (sys.executable, "-m", "nodeflow_state_manager")
     if disk is not None:
-        command = disk.command(*command)
+        command = disk.command(Path.cwd(), *command)
     return await asyncio.create_subprocess_exec(*command, env=environment(directory), stderr=asyncio.subprocess.PIPE)
 
 

@@ -1,13 +1,11 @@
 """The state-manager on a disk that fills up: what it says, what goes on, and how it comes back by itself."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nodeflow.common.v1 import log_chunk_pb2
 from nodeflow.state_manager.v1 import artifact_service_pb2 as artifact_pb
 from nodeflow.state_manager.v1 import artifact_service_pb2_grpc as artifact_grpc
@@ -16,6 +14,7 @@ from nodeflow.state_manager.v1 import log_service_pb2_grpc as logs_grpc
 from nodeflow.state_manager.v1 import state_manager_service_pb2 as pb
 from nodeflow.state_manager.v1 import state_manager_service_pb2_grpc as pb_grpc
 from tests.e2e.state_manager.processes import Server, Writer, acquire, read, start
+from tests.support.health import NOT_SERVING, SERVING, health_becomes
 from tests.support.small_disk import SmallDisk, small_disk
 
 from nodeflow_shared.channel import open_channel
@@ -25,7 +24,6 @@ from nodeflow_shared.streams import Outbox
 
 DISK_BYTES = 48 << 20
 EVENTS, ARTIFACTS, LOGS = (f"nodeflow.state_manager.v1.{name}Service" for name in ("StateManager", "Artifact", "Log"))
-SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 PIPELINED = 4
 CHUNKS = 4
 
@@ -42,14 +40,6 @@ async def server(tmp_path: Path, disk: SmallDisk) -> AsyncIterator[Server]:
     yield server
     if server.process.returncode is None:
         await server.kill()
-
-
-async def health_becomes(channel: grpc.aio.Channel, service: str, wanted: int) -> None:
-    stub = health_pb2_grpc.HealthStub(channel)
-    async with asyncio.timeout(10):
-        async for response in stub.Watch(health_pb2.HealthCheckRequest(service=service)):  # type: ignore[attr-defined]
-            if response.status == wanted:
-                return
 
 
 async def write(stub: pb_grpc.StateManagerServiceStub, writer: Writer, *, until: int | None = None) -> NodeflowError:

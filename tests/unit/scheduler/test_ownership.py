@@ -15,6 +15,7 @@ from nodeflow_scheduler.domain.messages import AttemptRef, Input, Lease, ShardWr
 from nodeflow_scheduler.domain.values import Stored
 from nodeflow_scheduler.domain.workflow import Workflow
 from nodeflow_scheduler.driver import PENDING_TURNS, Driver
+from nodeflow_scheduler.outage import Outage
 from nodeflow_scheduler.ownership import LOOK_AGAIN_S, Ownership
 from nodeflow_scheduler.ports import Compiled, Granted, LoggedChunk, Prepared
 from nodeflow_shared.clock import LoopClock
@@ -141,7 +142,13 @@ class Replica:
         self.leases, self.log, self.workers = Leases(), Log(), Workers()
         self.core = Core(["wm"])
         self.driver = Driver(
-            core=self.core, inbox=inbox, log=self.log, workers=self.workers, artifacts=nothing, clock=clock
+            core=self.core,
+            inbox=inbox,
+            log=self.log,
+            workers=self.workers,
+            artifacts=nothing,
+            clock=clock,
+            outage=Outage(),
         )
         self.ownership = Ownership(
             driver=self.driver,

@@ -23,6 +23,7 @@ from nodeflow_scheduler.domain.messages import Input
 from nodeflow_scheduler.driver import INBOX_LIMIT, Driver
 from nodeflow_scheduler.intake import Intake
 from nodeflow_scheduler.library import Library
+from nodeflow_scheduler.outage import Outage
 from nodeflow_scheduler.ownership import Ownership
 from nodeflow_scheduler.ports import Question
 from nodeflow_scheduler.reading import Reading
@@ -48,7 +49,8 @@ class SchedulerService:
         self._store_channel = connect(settings.state_manager)
         self._manager_channels = {address: connect(address) for address in settings.worker_managers}
         core = Core(settings.worker_managers, Limits(open_executions=settings.max_open_executions))
-        self._event_log = GrpcEventLog(self._store_channel)
+        outage = Outage()
+        self._event_log = GrpcEventLog(self._store_channel, outage)
         artifacts = GrpcArtifacts(self._store_channel)
         catalogue = GrpcCatalogue(self._store_channel)
         journal = GrpcJournal(self._store_channel)
@@ -57,7 +59,13 @@ class SchedulerService:
         questions: Inbox[Question] = Inbox(INBOX_LIMIT)
         self._workers = GrpcWorkers(self._manager_channels, settings.instance, inbox, questions)
         self._driver = Driver(
-            core=core, inbox=inbox, log=self._event_log, workers=self._workers, artifacts=artifacts, clock=clock
+            core=core,
+            inbox=inbox,
+            log=self._event_log,
+            workers=self._workers,
+            artifacts=artifacts,
+            clock=clock,
+            outage=outage,
         )
         self._answering = Answering(self._driver, self._workers, questions)
         leases = GrpcShardLeases(self._store_channel, settings.instance, settings.lease_timeout_s)

@@ -29,6 +29,7 @@ from nodeflow_scheduler.domain.messages import (
 )
 from nodeflow_scheduler.domain.placement import Grant, Session
 from nodeflow_scheduler.domain.scopes import scope_of
+from nodeflow_scheduler.outage import Outage
 from nodeflow_scheduler.ports import Artifacts, EventLog, Prepared, Workers
 from nodeflow_scheduler.publishing import Publisher
 from nodeflow_scheduler.verification import Verification
@@ -69,9 +70,11 @@ class Driver:
         workers: Workers,
         artifacts: Artifacts,
         clock: Clock,
+        outage: Outage,
     ) -> None:
         self.core = core
         self.inbox = inbox
+        self.outage = outage
         self._log = log
         self._workers = workers
         self._artifacts = artifacts
@@ -133,11 +136,17 @@ class Driver:
             await asyncio.sleep(0)
         await self.settled()
 
+    def is_pending(self, execution_id: str) -> bool:
+        """Whether something was decided about an execution that the log has not answered yet."""
+        return any(execution_id in pending.turn.drafts for pending in self._pending)
+
     async def committed(self) -> None:
         """Waits until an answer may reflect all that was decided so far.
 
-        Raises Unavailable if part of that never happened.
+        Raises Unavailable if part of that never happened, or if nothing can be made durable at the moment.
         """
+        if self._pending:
+            self.outage.check()
         refusals = self._refusals
         await self.settled()
         if self._refusals != refusals:

@@ -99,6 +99,7 @@ class Intake:
 
         Raises the first error. Nothing has been started then, unless another call used a `request_id` at the same time.
         """
+        self._driver.outage.check()
         checked = [self._check(tenant, workflow, each) for each in submissions]
         await self._refuse_reused(submissions, checked)
         await self._refuse_unknown_sources(tenant, workflow, [inputs for _, inputs, _ in checked])
@@ -132,6 +133,7 @@ class Intake:
         execution_id = execution.execution_id
         if execution.finished and self._driver.execution(execution_id) is None:
             return _execution(cancelled_already(execution))
+        self._driver.outage.check()
         answers = Answers(1)
         shard = self._shard_of(execution_id)
         await self._driver.inbox.room()

@@ -111,9 +111,11 @@ class Ownership:
             asked_at = self._clock.monotonic()
             try:
                 granted = await self._leases.acquire(shards)
+                self._driver.outage.over()
                 self._take(granted, asked_at)
                 await self._load(granted)
             except NodeflowError as error:
+                self._driver.outage.note(error)
                 _log.warning("shards_not_acquired", shards=len(shards), reason=error.reason, error=error.message)
                 await asyncio.sleep(RETRY_S)
             else:
@@ -159,6 +161,8 @@ class Ownership:
             async with asyncio.timeout(self._expires_at - asked_at):
                 lost, timeout_s = await self._leases.renew(list(held.values()))
         except (NodeflowError, TimeoutError) as error:
+            if isinstance(error, NodeflowError):
+                self._driver.outage.note(error)
             _log.warning("renewal_failed", error=str(error) or "no answer before the leases end")
             if self._clock.monotonic() >= self._expires_at:
                 self._lose(held, frozenset(held))

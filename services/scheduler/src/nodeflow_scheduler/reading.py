@@ -64,6 +64,9 @@ class Reading:
         """An execution as it is committed. Raises NotFound."""
         execution_id = await self.resolve(tenant, name)
         execution = self._driver.execution(execution_id)
+        if execution is not None and self._driver.outage.error is not None and self._driver.is_pending(execution_id):
+            # Nobody knows when it will be committed: readers get what is.
+            execution = await self._journal.execution(execution_id, self._library)
         if execution is None:
             execution = self._cache.get(execution_id) or await self._load(execution_id)
         if execution.started is None or execution.tenant != tenant:
@@ -85,8 +88,17 @@ class Reading:
             raise not_ours(execution.shard)
         return self._driver.core.explain(execution, task)
 
-    async def committed(self) -> None:
-        """Waits until all that an answer may reflect is committed. Raises Unavailable if part of it never happened."""
+    async def committed(self, execution: Execution) -> None:
+        """Waits until what an answer says of an execution is committed. Raises Unavailable if it never happened.
+
+        The answer must have been made since the last await. What was read from the log is committed.
+        """
+        execution_id = execution.execution_id
+        if self._driver.execution(execution_id) is execution and self._driver.is_pending(execution_id):
+            await self._driver.committed()
+
+    async def all_committed(self) -> None:
+        """Waits until all that any answer may reflect is committed. Raises Unavailable if part of it never happened."""
         await self._driver.committed()
 
     # ------------------------------------------------------------------- events

@@ -122,7 +122,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         (started,) = await self._intake.submit(DEFAULT_TENANT, workflow, [submission])
         execution = await self._reading.execution(DEFAULT_TENANT, started) if isinstance(started, str) else started
         message = execution_message(execution)
-        await self._reading.committed()
+        await self._reading.committed(execution)
         return pb2.SubmitExecutionResponse(execution=message)
 
     async def SubmitExecutions(
@@ -162,8 +162,9 @@ class SchedulerServicer(SchedulerServiceServicer):
     ) -> pb2.CancelExecutionResponse:
         """See the proto."""
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
-        message = execution_message(await self._intake.cancel(DEFAULT_TENANT, execution, request.reason))
-        await self._reading.committed()
+        cancelled = await self._intake.cancel(DEFAULT_TENANT, execution, request.reason)
+        message = execution_message(cancelled)
+        await self._reading.committed(cancelled)
         return pb2.CancelExecutionResponse(execution=message)
 
     # --------------------------------------------------------------- executions
@@ -172,7 +173,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         """See the proto."""
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
         message = execution_message(execution)
-        await self._reading.committed()
+        await self._reading.committed(execution)
         return pb2.GetExecutionResponse(execution=message)
 
     async def ListExecutions(self, request: pb2.ListExecutionsRequest, context: Context) -> pb2.ListExecutionsResponse:
@@ -199,7 +200,7 @@ class SchedulerServicer(SchedulerServiceServicer):
             tasks.append(task_message(execution, task, full=request.with_results))
             if request.with_results:
                 room -= tasks[-1].ByteSize()
-        await self._reading.committed()
+        await self._reading.committed(execution)
         return pb2.ListTasksResponse(tasks=tasks, next_page_token=token)
 
     async def GetTask(self, request: pb2.GetTaskRequest, context: Context) -> pb2.GetTaskResponse:
@@ -207,7 +208,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
         check_task(execution, request.task_number)
         message = task_message(execution, request.task_number, full=True)
-        await self._reading.committed()
+        await self._reading.committed(execution)
         return pb2.GetTaskResponse(task=message)
 
     async def GetTaskDependencies(
@@ -217,7 +218,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
         check_task(execution, request.task_number)
         page = dependency_list(execution, request.task_number, request.page_size, request.page_token)
-        await self._reading.committed()
+        await self._reading.committed(execution)
         return pb2.GetTaskDependenciesResponse(dependencies=page.dependencies, next_page_token=page.next_page_token)
 
     async def ExplainTask(self, request: pb2.ExplainTaskRequest, context: Context) -> pb2.ExplainTaskResponse:
@@ -225,7 +226,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
         explanation = self._reading.explain(execution, task_named(execution, request))
         message = explanation_message(execution, explanation)
-        await self._reading.committed()
+        await self._reading.all_committed()
         return pb2.ExplainTaskResponse(explanation=message)
 
     async def WatchExecution(

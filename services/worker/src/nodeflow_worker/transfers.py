@@ -33,6 +33,9 @@ MAX_ARGUMENTS_BYTES: Final = 768 * 1024 * 1024
 RETRY_FOR_S: Final = 60.0
 """How long a transfer is tried while its attempt is held."""
 
+DISK_FULL: Final = "DISK_FULL"
+"""The reason that the state-manager gives."""
+
 T = TypeVar("T")
 
 
@@ -144,7 +147,9 @@ class Transfers:
                     return await transfer()
             except NodeflowError as error:
                 wanted = attempt.state in (State.PREPARING, State.STORING)
-                if not _may_pass(error) or not wanted or self._clock.monotonic() + delay_s > gives_up_at:
+                # A full disk holds up the log of events as well: whoever waits for that can wait for this.
+                late = self._clock.monotonic() + delay_s > gives_up_at and error.reason != DISK_FULL
+                if not _may_pass(error) or not wanted or late:
                     raise
                 await asyncio.sleep(delay_s)
         raise AssertionError("delays have no end")

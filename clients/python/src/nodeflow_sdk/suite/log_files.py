@@ -16,6 +16,13 @@ OLD_FILES: Final = 2
 TAIL_LINES: Final = 12
 
 
+class _File(RotatingFileHandler):
+    """A line that cannot be written, say because the disk is full, is left out: a log is no reason to end a suite."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name of the base class
+        """Go on with the next line."""
+
+
 class LogFile:
     """One service's log, kept across its restarts."""
 
@@ -23,7 +30,7 @@ class LogFile:
         self.path = data_dir / "logs" / f"{service}.log"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._handler = RotatingFileHandler(self.path, maxBytes=MAX_FILE_BYTES, backupCount=OLD_FILES, delay=True)
+        self._handler = _File(self.path, maxBytes=MAX_FILE_BYTES, backupCount=OLD_FILES, delay=True)
 
     def write(self, line: str) -> None:
         """Append a line; rotates the file when it is full."""

@@ -30,10 +30,13 @@ class SuiteRecord:
 
 
 def write_record(data_dir: Path, record: SuiteRecord) -> None:
-    """Write the record so that readers see all of it or none."""
+    """Write the record so that readers see all of it or none. Raises OSError."""
     partial = data_dir / f".{_FILE_NAME}.{os.getpid()}"
-    partial.write_text(json.dumps(asdict(record), indent=2) + "\n")
-    partial.replace(data_dir / _FILE_NAME)
+    try:
+        partial.write_text(json.dumps(asdict(record), indent=2) + "\n")
+        partial.replace(data_dir / _FILE_NAME)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def remove_record(data_dir: Path) -> None:

@@ -6,7 +6,7 @@ Owns the order of start and stop, and suite.json. Must not know what is done wit
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,8 +80,8 @@ class Suite:
 
     def publish(self) -> None:
         """Write suite.json: the suite can be used."""
+        write_record(self.data_dir, self._record())
         self._published = True
-        self._update_record()
 
     async def stop(self) -> None:
         """Withdraw suite.json and stop the services, those that produce first."""
@@ -101,8 +101,10 @@ class Suite:
         return f"after {START_TIMEOUT_S:.0f} s these do not answer: {late}; see their logs in {self.data_dir / 'logs'}"
 
     def _update_record(self) -> None:
+        """Tell of a new life. On a full disk the record stays as it was: its addresses hold, a process id is old."""
         if self._published:
-            write_record(self.data_dir, self._record())
+            with suppress(OSError):
+                write_record(self.data_dir, self._record())
 
     def _record(self) -> SuiteRecord:
         return SuiteRecord(

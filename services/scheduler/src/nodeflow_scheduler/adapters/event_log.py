@@ -7,13 +7,16 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
+import grpc
 import grpc.aio
 from nodeflow.state_manager.v1 import state_manager_service_pb2 as manager_pb2
 from nodeflow.state_manager.v1.state_manager_service_pb2_grpc import StateManagerServiceStub
 
 from nodeflow_scheduler.domain.messages import ShardWrite
+from nodeflow_scheduler.outage import Outage
 from nodeflow_scheduler.wire.store import append_request
 from nodeflow_shared.retry import Backoff, keep_connected
+from nodeflow_shared.status import from_rpc_error
 from nodeflow_shared.streams import Outbox
 
 
@@ -35,8 +38,9 @@ class _Waiting:
 class GrpcEventLog:
     """An `EventLog`. Holds at most what the driver allows to be pending."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, outage: Outage) -> None:
         self._stub = StateManagerServiceStub(channel)
+        self._outage = outage
         self._last_batch = 0
         self._waiting: OrderedDict[int, _Waiting] = OrderedDict()
         self._outbox: Outbox[manager_pb2.AppendRequest] | None = None
@@ -78,7 +82,11 @@ class GrpcEventLog:
         try:
             async for response in self._stub.Append(outbox):
                 self._backoff.reset()
+                self._outage.over()
                 self._answered(response)
+        except grpc.RpcError as error:
+            self._outage.note(from_rpc_error(error))
+            raise
         finally:
             self._outbox = None
             outbox.close()
