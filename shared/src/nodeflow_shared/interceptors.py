@@ -5,9 +5,9 @@ Owns the one place where an exception turns into a gRPC status. Must not know an
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, NoReturn, TypeAlias, cast
+from typing import Any, Final, NoReturn, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -21,6 +21,8 @@ from nodeflow_shared.status import to_status
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Behavior = Callable[[Any, Context], Any]
+
+READ_ON_S: Final = 10.0
 
 _log = get_log()
 
@@ -46,7 +48,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 def _wrap(handler: Handler, method: str) -> Handler:
     behavior = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
     # The stub describes blocking behaviors only; in an aio server all are asynchronous.
-    guarded: Any = _guard(cast("Behavior", behavior), method)
+    reads_on = handler.request_streaming and not handler.response_streaming
+    guarded: Any = _guard(cast("Behavior", behavior), method, reads_on=reads_on)
     serde = {"request_deserializer": handler.request_deserializer, "response_serializer": handler.response_serializer}
     match handler.request_streaming, handler.response_streaming:
         case False, False:
@@ -59,22 +62,38 @@ def _wrap(handler: Handler, method: str) -> Handler:
             return grpc.stream_stream_rpc_method_handler(guarded, **serde)
 
 
-def _guard(behavior: Behavior, method: str) -> Behavior:
+def _guard(behavior: Behavior, method: str, *, reads_on: bool) -> Behavior:
     if inspect.isasyncgenfunction(behavior):
         return _guard_generator(behavior, method)
     if inspect.iscoroutinefunction(behavior):
-        return _guard_coroutine(behavior, method)
+        return _guard_coroutine(behavior, method, reads_on=reads_on)
     raise TypeError(f"the handler of {method} is neither a coroutine function nor an async generator function")
 
 
-def _guard_coroutine(behavior: Behavior, method: str) -> Behavior:
+def _guard_coroutine(behavior: Behavior, method: str, *, reads_on: bool) -> Behavior:
     async def guarded(request: object, context: Context) -> object:
         try:
             return await behavior(request, context)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the one place that maps every error
+            if reads_on and isinstance(error, NodeflowError):
+                await _read_on(cast("AsyncIterable[object]", request))
             await _end(error, method, context)
 
     return guarded
+
+
+async def _read_on(requests: AsyncIterable[object]) -> None:
+    """Read the rest of an upload that failed, for some time.
+
+    A client of grpc.aio that is still sending when its call ends sees "Internal error from Core" (grpc/grpc#36066), and
+    never what the server said.
+    """
+    try:
+        async with asyncio.timeout(READ_ON_S):
+            async for _ in requests:
+                pass
+    except TimeoutError:
+        pass
 
 
 def _guard_generator(behavior: Behavior, method: str) -> Behavior:

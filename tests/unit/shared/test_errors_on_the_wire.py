@@ -22,6 +22,7 @@ from nodeflow_shared.errors import (
     NodeflowError,
     NotFound,
     Overloaded,
+    QuotaExceeded,
     StaleLease,
     Unavailable,
 )
@@ -205,6 +206,22 @@ async def test_an_error_arrives_as_it_was_raised(faults: Faults, channel: Channe
     )
     faults.make_error = lambda: error
     assert content(await told(call, channel)) == content(error)
+
+
+async def test_an_upload_that_is_refused_at_its_beginning_is_told_why(faults: Faults, channel: Channel) -> None:
+    """A client that is still sending when the call ends would be told of a broken transport, and try again."""
+    faults.make_error = lambda: QuotaExceeded("too much", reason="ARTIFACT_TOO_LARGE")
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(32):
+            yield bytes(1 << 20)
+            await asyncio.sleep(0.001)  # a file is read in between
+
+    async def upload(channel: Channel) -> list[bytes]:
+        return [await channel.stream_unary(path("Collect"))(pieces(), timeout=20)]
+
+    for _ in range(10):
+        assert content(await told(upload, channel)) == content(faults.make_error())
 
 
 @pytest.mark.parametrize("reason", [None, "OF_ITS_OWN"])
