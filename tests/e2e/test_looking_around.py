@@ -104,6 +104,8 @@ async def test_a_large_result_is_an_artifact_that_is_listed_fetched_and_compared
     assert [each["where"] for each in listed] == ["large", "outputs.text"]
     assert (await suite.cli("artifacts", "get", listed[0]["digest"])).out == json.dumps("x" * 100_000)
     assert (await suite.cli("artifacts", "get", f"{ids[1]}/large")).out == json.dumps("y" * 100_000)
+    [line] = [each for each in (await suite.cli("ls")).out.splitlines() if each.startswith(ids[0])]
+    assert line.split()[1:4] == ["large", "COMPLETED", "1"]  # its one task
     differences = (await suite.cli("diff", *ids, "-o", "name")).out.split()
     assert differences == ["inputs.letter", "large.result", "outputs.text"]
 

@@ -40,7 +40,7 @@ COMMANDS = (
     "workflows",
 )
 # These go on until they are stopped, or need something that runs: they have tests of their own.
-OTHERS = ("up", "worker", "cancel", "init", "artifacts get")
+OTHERS = ("up", "worker", "cancel", "init", "artifacts get", "open")
 # In this order, and where no other test is misled by them.
 CONTEXTS = ("context set", "context use", "context ls", "context rm")
 
@@ -105,6 +105,21 @@ async def test_the_example_of_artifacts_get_writes_a_result(suite: Suite) -> Non
     done = await suite.cli(*arguments)
     assert done.code == 0, done.err
     assert json.loads((suite.directory / arguments[-1]).read_text()) == 28
+
+
+async def test_the_example_of_open_writes_a_page_and_shows_it(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = suite.directory / "shown"
+    browser = suite.directory / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {shlex.quote(str(shown))}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    monkeypatch.setenv("TMPDIR", str(suite.directory))
+    assert (await suite.cli("run", "workflow.yaml")).code == 0
+    done = await suite.cli(*await example_in_help("open"))
+    assert (done.code, done.err) == (0, "")
+    page = suite.directory / done.out.strip().rpartition("/")[2]
+    assert shown.read_text().strip() == page.as_uri()
+    assert "COMPLETED, 2/2 items" in page.read_text()
 
 
 async def test_what_init_makes_runs_and_is_not_overwritten(tmp_path: Path) -> None:

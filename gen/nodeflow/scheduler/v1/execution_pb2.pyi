@@ -102,7 +102,7 @@ class Execution(_message.Message):
 
     @_builtins.property
     def task_counts(self) -> Global___TaskCounts:
-        """How many tasks are in each state. In lists only those of executions that are over."""
+        """How many tasks are in each state. In lists only `total`, and only of executions that are over."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ Owns columns. Must not know where rows come from.
 from collections.abc import Iterable, Mapping
 
 from nodeflow.common.v1.lifecycle_pb2 import TaskState
-from nodeflow.scheduler.v1.execution_pb2 import Execution, Task
+from nodeflow.scheduler.v1.execution_pb2 import Execution, Task, TaskCounts
 from nodeflow.scheduler.v1.workflow_pb2 import Workflow
 from nodeflow.worker_manager.v1.worker_manager_service_pb2 import Worker, WorkerState
 from rich.console import Group, RenderableType
@@ -57,7 +57,7 @@ def execution_details(
     for name, value in rows.items():
         if value.plain:
             facts.add_row(Text(name, style="dim"), value)
-    shown = tasks if all_tasks else [task for task in tasks if _is_telling(task)]
+    shown = tasks if all_tasks else [task for task in tasks if is_telling(task)]
     stages = stages_of(workflow)
     table = plain_table(*(["STAGE"] if stages else []), "TASK", "STATE", "ATTEMPT", "WORKER", "TOOK", "LAST FAILURE")
     for task in shown:
@@ -110,7 +110,8 @@ def stages_of(workflow: Workflow) -> dict[str, str]:
     return {node.name: node.stage for node in workflow.nodes} if any(node.stage for node in workflow.nodes) else {}
 
 
-def _is_telling(task: Task) -> bool:
+def is_telling(task: Task) -> bool:
+    """Return whether a person wants to see a task: not the many items of a map that are simply done, or wait."""
     quiet = (TaskState.TASK_STATE_COMPLETED, TaskState.TASK_STATE_PENDING, TaskState.TASK_STATE_QUEUED)
     return not task.HasField("map_index") or task.map_index < MAX_ITEMS_SHOWN or task.state not in quiet
 
@@ -143,9 +144,12 @@ def _state(word: str) -> Text:
 
 
 def _counts(execution: Execution) -> str:
+    """Return how many of the tasks are completed; of a list's executions only how many there are is known."""
     counts = execution.task_counts
     if not execution.HasField("task_counts"):
         return ""
+    if counts == TaskCounts(total=counts.total):
+        return str(counts.total)
     return f"{counts.completed}/{counts.total}" + (f" {counts.failed} failed" if counts.failed else "")
 
 

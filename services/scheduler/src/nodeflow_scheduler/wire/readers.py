@@ -75,6 +75,7 @@ def indexed_execution_message(record: store_pb2.ExecutionRecord) -> execution_pb
     )
     if record.HasField("finish_time"):
         message.finish_time.CopyFrom(record.finish_time)
+        message.task_counts.total = record.task_count
     return message
 
 
