@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import grpc
@@ -103,6 +104,25 @@ def test_a_repeat_under_a_key_of_a_clock_that_is_ahead_gets_its_answer(ahead_ms:
         assert await submit(client, key) == [execution_id]
 
     run(scenario)
+
+
+def test_the_large_list_of_a_mapped_node_that_nobody_asked_for_can_be_read() -> None:
+    def large(arguments: dict[str, Any], attempt: int) -> tuple[float, Scripted]:
+        return 0.01, Value("x" * 60_000)
+
+    async def scenario(suite: VirtualSuite, client: VirtualClient) -> None:
+        execution_id = await client.submit({"many": {"function": "f:large", "map": [1, 2]}})
+        await client.finished(execution_id)
+        told = await client.stub.GetTask(pb.GetTaskRequest(execution_id=execution_id), timeout=30)
+        listed = await client.stub.ListTasks(
+            pb.ListTasksRequest(execution_id=execution_id, with_results=True), timeout=30
+        )
+        assert told.task.output == listed.tasks[0].output
+        request = pb.DownloadArtifactRequest(digest=told.task.output.artifact.digest)
+        data = b"".join([piece.data async for piece in client.stub.DownloadArtifact(request)])
+        assert json.loads(data) == ["x" * 60_000] * 2
+
+    simulate({"f:large": large}, scenario)
 
 
 def test_tasks_with_large_results_come_in_short_pages_and_none_is_missed() -> None:

@@ -15,7 +15,8 @@ from nodeflow.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceSer
 from nodeflow_scheduler.domain.document import compile_document
 from nodeflow_scheduler.domain.document_faults import DocumentFaults
 from nodeflow_scheduler.domain.execution import Execution
-from nodeflow_scheduler.domain.values import JSON
+from nodeflow_scheduler.domain.lifecycle import TaskState
+from nodeflow_scheduler.domain.values import JSON, Stored
 from nodeflow_scheduler.domain.workflow import Workflow
 from nodeflow_scheduler.intake import SUBMISSIONS_LIMIT, Intake, Submission
 from nodeflow_scheduler.library import Library
@@ -197,16 +198,26 @@ class SchedulerServicer(SchedulerServiceServicer):
             if len(tasks) == size or room <= 0:
                 token = task_page(request, execution.execution_id, task)
                 break
+            if request.with_results:
+                await self._keep_joined(execution, task)
             tasks.append(task_message(execution, task, full=request.with_results))
             if request.with_results:
                 room -= tasks[-1].ByteSize()
         await self._reading.committed(execution)
         return pb2.ListTasksResponse(tasks=tasks, next_page_token=token)
 
+    async def _keep_joined(self, execution: Execution, task: int) -> None:
+        """Stores the large list of a mapped node that nobody has asked for yet: a reference to it is told now."""
+        if task in execution.expansions and execution.states[task] == TaskState.COMPLETED:
+            joined = execution.output(task)
+            if isinstance(joined, Stored) and joined.data:
+                await self._artifacts.keep(execution.tenant, joined)
+
     async def GetTask(self, request: pb2.GetTaskRequest, context: Context) -> pb2.GetTaskResponse:
         """See the proto."""
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
         check_task(execution, request.task_number)
+        await self._keep_joined(execution, request.task_number)
         message = task_message(execution, request.task_number, full=True)
         await self._reading.committed(execution)
         return pb2.GetTaskResponse(task=message)
