@@ -157,6 +157,10 @@ class FakeScheduler(SchedulerServiceServicer):
         self.explanations: list[TaskExplanation] = []
         self.explained: list[api.ExplainTaskRequest] = []
         self.submit_error: NodeflowError | None = None
+        self.submit_errors: list[NodeflowError] = []
+        """What the next submissions are answered with, before any succeeds."""
+        self.silent_submissions = 0
+        """How many of the next submissions are never answered."""
         self.lines: list[LogLine] = []
         self.tails: list[api.TailLogsRequest] = []
         self.break_watch_after: list[int] = []
@@ -197,6 +201,11 @@ class FakeScheduler(SchedulerServiceServicer):
         self, request: api.SubmitExecutionRequest, context: Context
     ) -> api.SubmitExecutionResponse:
         self.submitted.append(request)
+        if self.submit_errors:
+            raise self.submit_errors.pop(0)
+        if self.silent_submissions:
+            self.silent_submissions -= 1
+            await asyncio.Event().wait()
         if self.submit_error is not None:
             raise self.submit_error
         return api.SubmitExecutionResponse(execution=self.executions[0])

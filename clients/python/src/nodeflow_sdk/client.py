@@ -24,9 +24,9 @@ from tenacity.stop import stop_base
 from nodeflow_sdk.payloads import to_payload
 from nodeflow_sdk.request_ids import new_request_id
 from nodeflow_shared.channel import open_channel
-from nodeflow_shared.errors import NodeflowError, Overloaded, Unavailable
+from nodeflow_shared.errors import DeadlineExceeded, NodeflowError, Overloaded, Unavailable
 from nodeflow_shared.retry import as_lost_connection
-from nodeflow_shared.status import from_rpc_error
+from nodeflow_shared.status import DETAILS_KEY, from_rpc_error
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -39,6 +39,8 @@ PIECE_BYTES: Final = 512 * 1024
 # How long a service that has answered before may be away, say because it is being restarted.
 PATIENCE_S: Final = 60.0
 PAGE_SIZE: Final = 1_000
+DISK_FULL: Final = "DISK_FULL"
+"""The reason of a service that cannot make anything durable."""
 
 
 class _Call(Protocol[Q_contra, R_co]):
@@ -47,20 +49,30 @@ class _Call(Protocol[Q_contra, R_co]):
     def __call__(self, request: Q_contra, /, *, timeout: float) -> Awaitable[R_co]: ...
 
 
+OnWait = Callable[[NodeflowError], None]
+"""Told why a call waits, once for each call: the service is full, or its disk is. It is tried again by itself."""
+
+
 class _Connection:
     """Whether a service has ever answered: one that has is waited for, one that has not is reported at once."""
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, patience_s: float, on_wait: OnWait | None = None) -> None:
         self.patience_s = patience_s
         self.met = False
+        self._on_wait = on_wait
 
     async def call(self, method: _Call[Q, R], request: Q) -> R:
-        """Make a unary call that may be repeated without harm, as all of ours may; raises NodeflowError."""
+        """Make a unary call that may be repeated without harm, as all of ours may; raises NodeflowError.
+
+        Reads change nothing, and what changes something carries a request_id, or is the same when it is done twice. So
+        a call without an answer in time is made again, too.
+        """
         retrying = AsyncRetrying(
             sleep=asyncio.sleep,
-            retry=retry_if_exception_type((Unavailable, Overloaded)),
+            retry=retry_if_exception_type((Unavailable, Overloaded, DeadlineExceeded)),
             stop=_StopAfter(self),
             wait=_delay,
+            before_sleep=_Waits(self._on_wait) if self._on_wait is not None else None,
             reraise=True,
         )
         return await retrying(self._call_once, method, request)
@@ -69,9 +81,26 @@ class _Connection:
         try:
             response = await method(request, timeout=CALL_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
+            # The transport's own errors carry no details: what does was said by the service.
+            self.met = self.met or any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ())
             raise translate(error) from error
         self.met = True
         return response
+
+
+class _Waits:
+    """Tells once why a call waits, if the service said so itself."""
+
+    def __init__(self, on_wait: OnWait) -> None:
+        self._on_wait = on_wait
+        self._told = False
+
+    def __call__(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        told = isinstance(error, Overloaded) or (isinstance(error, Unavailable) and error.reason == DISK_FULL)
+        if told and not self._told and isinstance(error, NodeflowError):
+            self._told = True
+            self._on_wait(error)
 
 
 class _StopAfter(stop_base):
@@ -115,10 +144,11 @@ class Client:
         *,
         patience_s: float = PATIENCE_S,
         draw_request_id: Callable[[], str] = new_request_id,
+        on_wait: OnWait | None = None,
     ) -> None:
         self._draw_request_id = draw_request_id
         self._stub = SchedulerServiceStub(channel)
-        self._connection = _Connection(patience_s)
+        self._connection = _Connection(patience_s, on_wait)
 
     async def submit(
         self,
@@ -325,10 +355,12 @@ class WorkersClient:
 
 
 @asynccontextmanager
-async def open_client(address: str, *, patience_s: float = PATIENCE_S) -> AsyncIterator[Client]:
+async def open_client(
+    address: str, *, patience_s: float = PATIENCE_S, on_wait: OnWait | None = None
+) -> AsyncIterator[Client]:
     """Connect to a scheduler; the connection is made with the first call."""
     async with open_channel(address) as channel:
-        yield Client(channel, patience_s=patience_s)
+        yield Client(channel, patience_s=patience_s, on_wait=on_wait)
 
 
 @asynccontextmanager
@@ -350,7 +382,7 @@ class _Outage:
     def end(self) -> None:
         self._since = None
 
-    async def wait(self, error: Unavailable, patience_s: float) -> None:
+    async def wait(self, error: NodeflowError, patience_s: float) -> None:
         """Wait before the next try; raises the error when patience has run out."""
         now = asyncio.get_running_loop().time()
         if self._since is None:
@@ -390,7 +422,7 @@ async def _resumed(
             return
         except grpc.aio.AioRpcError as error:
             told = translate(error)
-            if not isinstance(told, Unavailable) or not connection.met:
+            if not isinstance(told, Unavailable | Overloaded) or not connection.met:
                 raise told from error
             await outage.wait(told, connection.patience_s)
 

@@ -65,6 +65,12 @@ def usage_error(message: str, hint: str = "") -> CliError:
 def from_api(error: NodeflowError, address: str) -> CliError:
     """Return what an error of the API means to a person who asked the service at `address`."""
     match error:
+        case Unavailable() if error.reason == "DISK_FULL":
+            return CliError(
+                f"nothing can be stored now: {error.message}",
+                ExitCode.REFUSED,
+                hint="make room on the disk of the state-manager, and repeat; running executions go on by themselves",
+            )
         case Unavailable():
             return CliError(
                 f"no Node Flow scheduler answers at {address} ({_transport_words(error.message)})",

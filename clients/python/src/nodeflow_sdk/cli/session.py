@@ -15,6 +15,7 @@ import typer
 from nodeflow_sdk.cli.context_file import read_contexts
 from nodeflow_sdk.cli.errors import CliError, ExitCode, from_api, usage_error
 from nodeflow_sdk.cli.output import Output
+from nodeflow_sdk.cli.terminal import say
 from nodeflow_sdk.client import Client, open_client
 from nodeflow_sdk.side_tasks import unwrapped
 from nodeflow_sdk.suite.attach import Attachment, default_attachment
@@ -126,11 +127,15 @@ def _in_context(chosen: Session) -> Session:
 @asynccontextmanager
 async def client_of(attachment: Attachment) -> AsyncIterator[Client]:
     """Connect to the scheduler of a suite; errors of the API become errors for a person."""
-    async with open_client(attachment.scheduler) as client:
+    async with open_client(attachment.scheduler, on_wait=_say_waiting) as client:
         try:
             yield client
         except NodeflowError as error:
             raise from_api(error, attachment.scheduler) from error
+
+
+def _say_waiting(error: NodeflowError) -> None:
+    say(f"waiting, and trying again: {error.message}")
 
 
 def worker_manager_of(current: Session, named: str | None) -> str:

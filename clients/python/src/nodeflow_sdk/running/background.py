@@ -6,6 +6,7 @@ first needed and stopped when the process ends.
 
 import asyncio
 import atexit
+import logging
 import os
 import sys
 import sysconfig
@@ -21,8 +22,12 @@ from nodeflow_sdk.client import Client, open_client
 from nodeflow_sdk.running.told import TOLD, shortened
 from nodeflow_sdk.suite.attach import Attachment, attached
 from nodeflow_sdk.suite.services import SuiteOptions
+from nodeflow_shared.errors import NodeflowError
 
 T = TypeVar("T")
+
+# The standard library's: a script that configured nothing sees it on standard error.
+_log = logging.getLogger("nodeflow")
 
 ADDRESS_VARIABLE: Final = "NODEFLOW_ADDRESS"
 STOP_TIMEOUT_S: Final = 30.0
@@ -120,12 +125,16 @@ class Background:
         """Keep a suite open until the process ends; what prevents that is told to who waits for it."""
         assert self._stopping is not None
         try:
-            async with _attachment(address) as attachment, open_client(attachment.scheduler) as client:
+            async with _attachment(address) as attachment, open_client(attachment.scheduler, on_wait=_warn) as client:
                 ready.set_result(Connected(client=client, attachment=attachment))
                 await self._stopping.wait()
         except Exception as error:  # noqa: BLE001  # whatever it is belongs to the caller, not to this task
             if not ready.done():
                 ready.set_exception(error)
+
+
+def _warn(error: NodeflowError) -> None:
+    _log.warning("waiting for the scheduler, and trying again: %s", error.message)
 
 
 @asynccontextmanager
