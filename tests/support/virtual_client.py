@@ -6,6 +6,7 @@ Owns the patience of a client. Must not look into any service; the store is read
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
+from itertools import cycle
 from math import isinf
 from typing import Any, Final
 
@@ -36,11 +37,12 @@ def document(nodes: Mapping[str, object], **more: object) -> workflow_pb2.Workfl
 
 
 class VirtualClient:
-    """Calls of a person who tries again when the scheduler cannot be reached."""
+    """Calls of a person who tries again, at the next scheduler, when one cannot be reached or has lost the shard."""
 
     def __init__(self, suite: VirtualSuite) -> None:
         self._suite = suite
-        self.stub = suite.client()
+        self._stubs = cycle([suite.client(name) for name in suite.schedulers])
+        self.stub = next(self._stubs)
 
     async def submit(self, nodes: Mapping[str, object], **more: object) -> str:
         """Start an execution; returns its id."""
@@ -61,6 +63,7 @@ class VirtualClient:
             except grpc.aio.AioRpcError as error:
                 if as_lost_connection(error) is None:
                     raise
+                self.stub = next(self._stubs)
                 await asyncio.sleep(RETRY_S)
 
     async def logs(self, execution_id: str, **request: Any) -> list[log_line_pb2.LogLine]:
@@ -76,6 +79,7 @@ class VirtualClient:
             except grpc.aio.AioRpcError as error:
                 if as_lost_connection(error) is None:
                     raise
+                self.stub = next(self._stubs)
                 await asyncio.sleep(RETRY_S)
 
     async def events(self, execution_id: str) -> list[pb.WatchExecutionResponse]:

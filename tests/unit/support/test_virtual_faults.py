@@ -4,10 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import grpc.aio
 import pytest
 from nodeflow.common.v1 import lifecycle_pb2 as life
+from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb
 from tests.support.virtual_client import VirtualClient, value_of
 
+from nodeflow_shared.errors import Unavailable
+from nodeflow_shared.status import from_rpc_error
 from nodeflow_testing.virtual_loop import run
 from nodeflow_testing.virtual_runners import Scripted, Value
 from nodeflow_testing.virtual_suite import DATABASE, SCHEDULER, STATE_MANAGER, WORKER_MANAGER, VirtualSuite, address_of
@@ -239,3 +243,92 @@ def test_connections_are_half_dead_for_a_minute(one: str, other: str, turned: bo
 
     suite = on_suite(scenario)
     assert suite.faults["half_open"] == 1
+
+
+SECOND: Final = "scheduler-2"
+
+
+def holders(suite: VirtualSuite) -> dict[str, int]:
+    """How many shards each scheduler has, as the database knows it."""
+    return {name: len(suite.store.shards_of(name)) for name in (SCHEDULER, SECOND)}
+
+
+async def fallen_to(suite: VirtualSuite, name: str) -> None:
+    """Wait until a scheduler has taken over."""
+    async with asyncio.timeout(60):
+        while not suite.store.shards_of(name):  # noqa: ASYNC110  -- the database tells nobody
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("how", ["killed", "paused", "cut off", "seized", "its leases ended"])
+def test_another_scheduler_takes_over(how: str) -> None:
+    async def scenario(suite: VirtualSuite, _: VirtualClient, __: str) -> None:
+        assert holders(suite) == {SCHEDULER: suite.store.shard_count, SECOND: 0}
+        await asyncio.sleep(2)
+        match how:
+            case "killed":
+                await suite.kill(SCHEDULER)
+            case "paused":
+                suite.pause(SCHEDULER)
+            case "cut off":
+                suite.network.partition(address_of(SCHEDULER), address_of(STATE_MANAGER))
+            case "seized":
+                suite.pause(SCHEDULER)  # or it would be the first to ask
+                await suite.seize(SCHEDULER)
+            case _:
+                suite.pause(SCHEDULER)
+                suite.shift_clock(DATABASE, 60)
+        await fallen_to(suite, SECOND)
+        await asyncio.sleep(10)
+        assert holders(suite) == {SCHEDULER: 0, SECOND: suite.store.shard_count}
+        assert len(suite.executed) > 1  # the work goes on
+        if how == "killed":
+            await suite.restart(SCHEDULER)
+        suite.resume(SCHEDULER)
+        suite.network.heal(address_of(SCHEDULER), address_of(STATE_MANAGER))
+
+    suite = on_suite(scenario, schedulers=2)
+    assert [attempt for _, _, _, attempt in suite.executed] == [1] * STEPS  # nothing was done in vain
+    assert suite.faults["lost_lease"] == (how == "seized")
+
+
+def test_a_seized_shard_goes_to_whoever_asks_next() -> None:
+    async def scenario(suite: VirtualSuite, _: VirtualClient, __: str) -> None:
+        tokens = {head.shard: head.fencing_token for head in suite.store.tables.heads.shards.values()}
+        for shard in range(0, suite.store.shard_count, 2):
+            await asyncio.sleep(0.1)
+            await suite.seize(shard)
+        await asyncio.sleep(5)
+        for head in suite.store.tables.heads.shards.values():
+            assert (head.leased, head.fencing_token) == (True, tokens[head.shard] + (head.shard % 2 == 0))
+        assert min(holders(suite).values()) > 0
+
+    assert on_suite(scenario, schedulers=2).faults["lost_lease"] == 32
+
+
+def test_a_watcher_at_the_wrong_scheduler_is_sent_elsewhere() -> None:
+    async def scenario(suite: VirtualSuite, client: VirtualClient, execution_id: str) -> None:
+        await client.until(execution_id, life.TASK_STATE_COMPLETED, "s0")
+        request = pb.WatchExecutionRequest(execution_id=execution_id)
+        responses: list[pb.WatchExecutionResponse] = []
+
+        async def watch(name: str) -> None:
+            async for response in suite.client(name).WatchExecution(request):
+                responses.append(response)  # noqa: PERF401  -- to see what came before the error
+
+        async with asyncio.timeout(1):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await watch(SECOND)
+        assert (told := from_rpc_error(raised.value)).reason == "SHARD_NOT_HERE"
+        assert isinstance(told, Unavailable)
+        assert responses[-1].events[-1].sequence >= 1  # with all that was committed
+
+        watching = asyncio.create_task(watch(SCHEDULER))
+        await asyncio.sleep(1)
+        suite.network.partition(address_of(SCHEDULER), address_of(STATE_MANAGER))
+        async with asyncio.timeout(60):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await watching
+        suite.network.heal(address_of(SCHEDULER), address_of(STATE_MANAGER))
+
+    on_suite(scenario, schedulers=2)

@@ -66,6 +66,14 @@ class MemoryStore:
     async def release_shards(self, holder: str, shards: Sequence[HeldShard]) -> None:
         await self._commit(Tables.release_shards, holder, shards)
 
+    async def seize_shards(self, shards: Sequence[int]) -> None:
+        """End the leases of shards, whoever has them: the next to ask gets them, with a higher token."""
+        await self._commit(Tables.seize_shards, shards)
+
+    def shards_of(self, holder: str) -> list[int]:
+        """Return the shards whose lease a holder had last."""
+        return [shard for shard, lease in self.tables.leases.items() if lease.holder == holder]
+
     async def append(self, batches: Sequence[AppendBatch]) -> list[list[Refusal]]:
         return await self._commit(Tables.append, batches)
 

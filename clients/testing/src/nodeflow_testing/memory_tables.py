@@ -114,6 +114,12 @@ class Tables:
                 self.leases[held.shard] = Lease()
                 self.heads.shards[held.shard].leased = False
 
+    def seize_shards(self, now_ms: int, shards: Sequence[int]) -> None:
+        """End the leases of shards, whoever has them."""
+        for shard in shards:
+            self.leases[shard] = Lease()
+            self.heads.shards[shard].leased = False
+
     def append(self, now_ms: int, batches: Sequence[AppendBatch]) -> list[list[Refusal]]:
         refusals: list[list[Refusal]] = [[] for _ in batches]
         for number, part in by_shard([batch.parts for batch in batches]):

@@ -8,7 +8,9 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from itertools import pairwise
 from types import MappingProxyType, TracebackType
 from typing import Final, Self
@@ -22,6 +24,7 @@ import nodeflow_state_manager.config
 import nodeflow_worker_manager.bootstrap
 import nodeflow_worker_manager.config
 from nodeflow_shared.server import Service
+from nodeflow_state_manager.ports import StoreFull
 from nodeflow_testing.loopback import LoopbackNetwork
 from nodeflow_testing.machine_clock import MachineClock
 from nodeflow_testing.memory_artifacts import MemoryArtifactFiles
@@ -52,8 +55,9 @@ class VirtualSuite:
     """`async with VirtualSuite(functions) as suite:` inside `virtual_loop.run`.
 
     `equip` gives workers something else than scripted `functions` to execute tasks with.
-    Its processes are named state-manager, worker-manager, scheduler, worker-1, worker-2, …; one that fails by itself
-    ends the block with its error. `store`, `files` and `log_store` are what is on the disk.
+    Its processes are named state-manager, worker-manager, scheduler, scheduler-2, …, worker-1, worker-2, …; one that
+    fails by itself ends the block with its error. `store`, `files` and `log_store` are what is on the disk. Schedulers
+    compete for all shards: the first one gets them, and another does when its leases end.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class VirtualSuite:
         *,
         equip: Equip | None = None,
         workers: int = 2,
+        schedulers: int = 1,
         slots: int = 4,
         seed: int = 0,
         shards: int = 64,
@@ -74,8 +79,11 @@ class VirtualSuite:
         self.faults: Counter[str] = Counter()
         """How often each kind of fault struck."""
         self.network = LoopbackNetwork(chance=random.Random(f"network {seed}"), faults=self.faults)
-        names = [WORKER_MANAGER, SCHEDULER, *(f"worker-{number}" for number in range(1, workers + 1)), DATABASE]
-        self.clocks = {name: MachineClock() for name in names}
+        self.schedulers = [SCHEDULER, *(f"{SCHEDULER}-{number}" for number in range(2, schedulers + 1))]
+        """Their names, also of those that stand by."""
+        worker_names = [f"worker-{number}" for number in range(1, workers + 1)]
+        owners = [WORKER_MANAGER, *self.schedulers, *worker_names, DATABASE]
+        self.clocks = {name: MachineClock() for name in owners}
         """By process; the state-manager has no other use for the time than the database has."""
         self.clocks[STATE_MANAGER] = self.clocks[DATABASE]
         self.disk = Disk(chance=random.Random(f"disk {seed}"), faults=self.faults)
@@ -88,13 +96,11 @@ class VirtualSuite:
         self._heartbeat_interval_s = heartbeat_interval_s
         self._group = asyncio.TaskGroup()
         equip = equip or _scripted(functions)
-        self._workers = {
-            f"worker-{number}": WorkerMachine(number, equip, slots, loop) for number in range(1, workers + 1)
-        }
+        self._workers = {name: WorkerMachine(number, equip, slots, loop) for number, name in enumerate(worker_names, 1)}
         builders: dict[str, Builder] = {
             STATE_MANAGER: self._build_state_manager,
             WORKER_MANAGER: self._build_worker_manager,
-            SCHEDULER: self._build_scheduler,
+            **{name: partial(self._build_scheduler, name) for name in self.schedulers},
         }
         for name, machine in self._workers.items():
             builders[name] = machine.builder(name, self.network, self.clocks[name])
@@ -161,7 +167,8 @@ class VirtualSuite:
         """Start all processes, and wait until they are ready."""
         for name in self.names:
             await self.restart(name)
-        await self.ready(*self.names)
+            if name not in self.schedulers[1:]:  # which stand by: the first one has all shards
+                await self.ready(name)
 
     async def restart(self, name: str) -> None:
         """Start a process that does not run; see `ready`."""
@@ -215,6 +222,16 @@ class VirtualSuite:
         """Whether a process is paused."""
         return self._processes[name].life.paused
 
+    async def seize(self, what: int | str) -> None:
+        """End the lease of a shard, or of all of a scheduler's, as the database has it: its holder is not told.
+
+        Whoever asks next gets them with a higher token. Nothing happens while the database cannot write.
+        """
+        shards = self.store.shards_of(what) if isinstance(what, str) else [what]
+        with suppress(StoreFull):
+            await self.store.seize_shards(shards)
+            self.faults["lost_lease"] += bool(shards)
+
     def shift_clock(self, name: str | None, seconds: float) -> None:
         """Set the wall clock of a process, or of the database, forwards or backwards; of all if no name is given.
 
@@ -262,9 +279,9 @@ class VirtualSuite:
         """Whether a process was started, and neither killed nor stopped since."""
         return self._processes[name].running
 
-    def client(self) -> SchedulerServiceStub:
+    def client(self, name: str = SCHEDULER) -> SchedulerServiceStub:
         """What people and programs use."""
-        return SchedulerServiceStub(self.network.connect(address_of(SCHEDULER)))
+        return SchedulerServiceStub(self.network.connect(address_of(name)))
 
     async def _build_state_manager(self) -> Service:
         settings = nodeflow_state_manager.config.StateManagerSettings(
@@ -285,15 +302,16 @@ class VirtualSuite:
             settings, connect=connect, clock=self.clocks[WORKER_MANAGER]
         )
 
-    async def _build_scheduler(self) -> Service:
+    async def _build_scheduler(self, name: str) -> Service:
         settings = nodeflow_scheduler.config.Settings(
+            instance=name,
             state_manager=address_of(STATE_MANAGER),
             worker_managers=(address_of(WORKER_MANAGER),),
             lease_timeout_s=self._lease_timeout_s,
         )
-        connect = self.network.connector(address_of(SCHEDULER))
+        connect = self.network.connector(address_of(name))
         return await nodeflow_scheduler.bootstrap.build(
-            settings, connect=connect, clock=self.clocks[SCHEDULER], random_bytes=self._random.randbytes
+            settings, connect=connect, clock=self.clocks[name], random_bytes=self._random.randbytes
         )
 
 

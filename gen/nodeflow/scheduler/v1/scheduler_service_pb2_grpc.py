@@ -196,7 +196,8 @@ class SchedulerServiceServicer:
         """Streams the events of an execution in the order of their sequences, each once, committed ones only.
 
         Begins after `cursor`, or at the first event. Resume with the cursor of the last response. The stream ends after EXECUTION_COMPLETED, at once if the cursor is
-        already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume).
+        already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume;
+        with reason SHARD_NOT_HERE at another scheduler: this one does not serve the execution, and has told all that is committed so far).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,8 @@ class SchedulerServiceStub:
     """Streams the events of an execution in the order of their sequences, each once, committed ones only.
 
     Begins after `cursor`, or at the first event. Resume with the cursor of the last response. The stream ends after EXECUTION_COMPLETED, at once if the cursor is
-    already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume).
+    already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume;
+    with reason SHARD_NOT_HERE at another scheduler: this one does not serve the execution, and has told all that is committed so far).
     """
     TailLogs: _aio.UnaryStreamMultiCallable[_scheduler_service_pb2.TailLogsRequest, _scheduler_service_pb2.TailLogsResponse]
     """Streams the lines that the attempts of an execution wrote, each once: those of one attempt in their order, those of different attempts as they came in.
@@ -165,7 +166,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the events of an execution in the order of their sequences, each once, committed ones only.
 
         Begins after `cursor`, or at the first event. Resume with the cursor of the last response. The stream ends after EXECUTION_COMPLETED, at once if the cursor is
-        already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume).
+        already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume;
+        with reason SHARD_NOT_HERE at another scheduler: this one does not serve the execution, and has told all that is committed so far).
         """
 
     @_abc_1.abstractmethod

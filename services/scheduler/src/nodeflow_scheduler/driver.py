@@ -106,6 +106,8 @@ class Driver:
             inputs = await self.inbox.drain()
             await self._verification.verify(inputs)
             turn = self.core.step(inputs, self._clock.now_ms())
+            if turn.shards_lost:
+                self.publisher.renew()
             self._request_artifacts(turn)
             committed = self._log.append(turn.writes) if turn.writes else None
             self._pending.append(_Pending(turn, committed))
@@ -157,6 +159,7 @@ class Driver:
         if refused:
             _log.warning("append_refused", shards=sorted(refused))
             self._refusals += 1
+            self.publisher.renew()
             self.lost_shards.put_nowait(refused)
         outgoing = self.core.commit(turn, refused)
         self._request_artifacts(turn)
@@ -257,6 +260,10 @@ class Driver:
     def _tenant_of(self, execution_id: str) -> str | None:
         execution = self.core.executions.get(execution_id)
         return execution.tenant if execution is not None else None
+
+    def serves(self, shard: int) -> bool:
+        """Whether a shard is ours, as far as we know."""
+        return shard in self.core.ledger.leases
 
     def execution(self, execution_id: str) -> Execution | None:
         """An execution that is in memory. What it says may not be committed yet: await `committed` before answering."""

@@ -67,7 +67,7 @@ class Publisher:
         return chunks if chunks and chunks[0].first_sequence <= after_sequence + 1 else None
 
     def renew(self) -> None:
-        """Tells all readers to read the log again: something may have been committed that we were not told about."""
+        """Tells all readers to read the log again: something may be committed that we are not told about."""
         self._recent.clear()
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:

@@ -103,12 +103,15 @@ class Reading:
 
     # ------------------------------------------------------------------- events
 
-    async def events(self, execution_id: str, after_sequence: int) -> AsyncGenerator[LoggedChunk, None]:
+    async def events(self, execution: Execution, after_sequence: int) -> AsyncGenerator[LoggedChunk, None]:
         """The committed chunks of an execution after a sequence, as committed, once each, in order, to the end.
+
+        Raises Unavailable behind what the log has if the shard is another scheduler's: that one will know more.
 
         The subscription begins before the log is read, and what both have is given once: so there is neither gap nor
         repeat. The first chunk may begin before the event that was asked for.
         """
+        execution_id = execution.execution_id
         publisher = self._driver.publisher
         subscription = publisher.subscribe(execution_id)
         sequence = after_sequence
@@ -119,6 +122,8 @@ class Reading:
                     sequence = chunk.last_sequence
                     if chunk.is_final:
                         return
+                if not self._driver.serves(execution.shard):
+                    raise not_ours(execution.shard)
                 async for chunk in follow(subscription):
                     if chunk.last_sequence <= sequence:
                         continue

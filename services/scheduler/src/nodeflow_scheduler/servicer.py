@@ -251,7 +251,7 @@ class SchedulerServicer(SchedulerServiceServicer):
             refuse_beyond(after, execution)
             return
         reader = EventReader.of(execution)
-        async for chunk in self._reading.events(execution_id, after):
+        async for chunk in self._reading.events(execution, after):
             events = reader.read(chunk.first_sequence, chunk.time_ms, chunk.events)
             fresh = [event for event in events if event.sequence > after]
             if fresh:

@@ -117,7 +117,7 @@ class Tailing:
         execution = await self._reading.execution(tenant, execution_id)
         if chosen.over(execution):
             return
-        async with aclosing(self._reading.events(execution_id, execution.sequence)) as events:
+        async with aclosing(self._reading.events(execution, execution.sequence)) as events:
             async for _ in events:
                 if chosen.over(await self._reading.execution(tenant, execution_id)):
                     return

@@ -188,6 +188,7 @@ class Core:
 
     def _on_shards_lost(self, turn: Turn, lost: ShardsLost) -> None:
         """What this turn decided about the shards is dropped too, for it would be refused."""
+        turn.shards_lost = True
         for execution_id in self._drop(lost.shards):
             turn.drafts.pop(execution_id, None)
         turn.acks = [ack for ack in turn.acks if ack[2] not in lost.shards]

@@ -176,4 +176,5 @@ def index_entry(execution: Execution) -> IndexEntry:
 
 def not_ours(shard: int) -> NodeflowError:
     """The caller asks the wrong replica, or too early."""
-    return Unavailable(f"shard {shard} is not served here at the moment; try again", retry_after_s=0.2)
+    message = f"shard {shard} is not served here at the moment; try again, or at another scheduler"
+    return Unavailable(message, reason="SHARD_NOT_HERE", retry_after_s=0.2)

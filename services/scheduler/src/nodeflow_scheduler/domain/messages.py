@@ -301,6 +301,8 @@ class Turn:
     """Asked for at once: reading changes nothing."""
     keeps: list[Keep] = field(default_factory=list)
     """Asked for at once: the bytes are addressed by their content."""
+    shards_lost: bool = False
+    """Told at once: who follows executions of these shards must go on elsewhere."""
 
 
 @dataclass(slots=True)
