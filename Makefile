@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 NAME ?= noop
+SEEDS ?= 200
+FROM ?= 0
 PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$candidate && break; done)
 
@@ -16,7 +18,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check gen lint in-step format bench mutants constraints clean
+.PHONY: help run test check gen lint in-step format bench simulate mutants constraints clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -70,6 +72,9 @@ format: $(VENV)/dev.stamp  ## format Python and protos in place
 
 bench: $(VENV)/dev.stamp  ## measure: make bench NAME=noop, latency or process
 	@$(BIN)/python -m tests.bench $(NAME)
+
+simulate: $(VENV)/dev.stamp  ## live random lives of a suite on virtual time: make simulate SEEDS=200 FROM=0 JOBS=2
+	@$(BIN)/python -m tests.simulation.seeds --seeds $(SEEDS) --from $(FROM) $(if $(JOBS),--jobs $(JOBS))
 
 mutants: $(VENV)/dev.stamp  ## plant bugs one at a time, and show which seed and which test catches each
 	@$(BIN)/python -m tests.mutants

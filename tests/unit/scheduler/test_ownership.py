@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as manager_pb2
-from tests.unit.scheduler.making import Caller, chain, submit
+from tests.unit.scheduler.making import Caller, chain, report, submit, updates
 
 from nodeflow_scheduler.domain.core import Core
 from nodeflow_scheduler.domain.execution import Execution
-from nodeflow_scheduler.domain.messages import AttemptRef, Input, Lease, ShardWrite
+from nodeflow_scheduler.domain.messages import AttemptRef, Input, Lease, ShardWrite, Tick
 from nodeflow_scheduler.domain.values import Stored
 from nodeflow_scheduler.domain.workflow import Workflow
 from nodeflow_scheduler.driver import PENDING_TURNS, Driver
@@ -81,7 +81,11 @@ class Log:
 
 
 class Nothing:
-    """A journal, artifacts and compiled workflows of which there are none."""
+    """A journal, artifacts and compiled workflows of which there are none; `answers` tells when that is said."""
+
+    def __init__(self) -> None:
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+        self.answers.set()
 
     async def open_executions(self, leases: Sequence[Lease], compiled: Compiled) -> AsyncIterator[Execution]:
         for each in NO_EXECUTIONS:
@@ -104,6 +108,8 @@ class Nothing:
         raise AssertionError
 
     async def missing(self, tenant: str, digests: Collection[str]) -> set[str]:
+        self.asked.set()
+        await self.answers.wait()
         return set(digests)
 
     async def stream(self, tenant: str, digest: str) -> AsyncIterator[bytes]:
@@ -138,6 +144,7 @@ class Replica:
 
     def __init__(self) -> None:
         clock, nothing = LoopClock(1_000_000), Nothing()
+        self.artifacts = nothing
         inbox: Inbox[Input] = Inbox(100)
         self.leases, self.log, self.workers = Leases(), Log(), Workers()
         self.core = Core(["wm"])
@@ -252,6 +259,29 @@ def test_a_shard_that_a_renewal_reports_lost_is_dropped_and_asked_for() -> None:
         assert replica.served == [0, 2, 3]
         assert replica.driver.execution("e1") is None
         assert isinstance((await replica.submit("e2", 1)).only, Unavailable)
+
+    scenario(test)
+
+
+def test_a_turn_that_waits_for_the_artifact_store_is_waited_for_in_peace() -> None:
+    """Busy waiting would keep the loop from all others: on virtual time it would never end."""
+
+    async def test(replica: Replica) -> None:
+        await replica.ownership.ready.wait()
+        assert isinstance((await replica.submit("e1", 1)).only, Execution)
+        replica.artifacts.answers.clear()
+        result = report(0, Stored(digest=f"sha256:{'0' * 64}", size_bytes=1), shard=1)
+        replica.driver.inbox.push(updates(results=[result]))
+        await replica.artifacts.asked.wait()
+        before = list(replica.leases.acquired)
+        replica.driver.inbox.push(Tick())  # which waits for the next turn
+        replica.leases.reachable = False
+        await asyncio.sleep(2 * TIMEOUT_S)
+        replica.leases.reachable = True
+        assert replica.leases.acquired == before, "not while something may be on its way to the log"
+        replica.artifacts.answers.set()
+        await asyncio.sleep(0.1)
+        assert replica.served == [0, 1, 2, 3]
 
     scenario(test)
 

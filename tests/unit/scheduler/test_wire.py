@@ -351,6 +351,17 @@ def test_readers_get_one_event_for_each_sequence() -> None:
     assert events[9].task.reason == "PARENT_FAILED"
 
 
+def test_items_are_not_taken_for_those_of_an_empty_mapped_node_before_theirs() -> None:
+    lab = Lab.ready()
+    compiled = workflow(
+        {"none": {"map": "${inputs.none}"}, "some": {"map": "${inputs.some}"}},
+        inputs={"none": {"type": "array"}, "some": {"type": "array"}},
+    )
+    lab.step(submit(compiled, inputs=b'{"none":[],"some":[1,2]}'))
+    named = [(event.task.node, event.task.map_index) for event in read_all(lab) if event.task.HasField("map_index")]
+    assert named == [("some", 0), ("some", 1)]
+
+
 def test_what_readers_see_of_an_execution_and_its_tasks() -> None:
     lab = Lab.ready()
     lab.step(submit(workflow({"a": {"retry": 2}, "b": {}})))

@@ -56,6 +56,8 @@ class LoopbackNetwork:
         """(source, target) → seconds; may be replaced at any time. Messages of one call never overtake each other."""
         self.chance = chance or random.Random(0)
         self.faults: Counter[str] = Counter() if faults is None else faults
+        self.overhear: Callable[[str, str, Any], None] | None = None
+        """(source, method, message): called for what callers send, as they send it, and get, as they read it."""
         self._servers: dict[str, LoopbackServer] = {}
         self._contexts: dict[str, Context] = {}
         self._outside = Context()
@@ -355,10 +357,23 @@ class LoopbackChannel(grpc.aio.Channel):
         response_deserializer: Callable[[bytes], Any],
         _registered_method: bool = True,
     ) -> Callable[..., ClientCall]:
+        network = self._network
+
+        def serialize(message: Any) -> bytes:
+            if network.overhear is not None:
+                network.overhear(self._source, method, message)
+            return request_serializer(message)
+
+        def deserialize(data: bytes) -> Any:
+            message = response_deserializer(data)
+            if network.overhear is not None:
+                network.overhear(self._source, method, message)
+            return message
+
         def call(request: Any, *, timeout: float | None = None) -> ClientCall:
             if self._closed:
                 raise grpc.aio.UsageError("Channel is closed.")
             exchange = Exchange(self._network, self._source, self._target, method, timeout)
-            return ClientCall(exchange, request_serializer, response_deserializer, request, streaming=streaming)
+            return ClientCall(exchange, serialize, deserialize, request, streaming=streaming)
 
         return call

@@ -82,6 +82,12 @@ class Driver:
         self._clock = clock
         self._pending: deque[_Pending] = deque()
         self._decided = asyncio.Event()
+        self._deciding = False
+        """Whether a turn has taken its inputs, and is not decided yet."""
+        self._turns = 0
+        """How many turns were decided."""
+        self._turned = asyncio.Event()
+        """Set for a moment after each."""
         self._refusals = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_ms: int | None = None
@@ -104,6 +110,7 @@ class Driver:
             while len(self._pending) >= PENDING_TURNS:
                 await self._pending[0].over.wait()
             inputs = await self.inbox.drain()
+            self._deciding = True
             await self._verification.verify(inputs)
             turn = self.core.step(inputs, self._clock.now_ms())
             if turn.shards_lost:
@@ -114,6 +121,10 @@ class Driver:
             self._decided.set()
             self._hand_out()
             self._set_timer()
+            self._deciding = False
+            self._turns += 1
+            self._turned.set()
+            self._turned.clear()
 
     async def _commit(self) -> None:
         while True:
@@ -132,10 +143,10 @@ class Driver:
             await self._pending[-1].over.wait()
 
     async def quiet(self) -> None:
-        """Waits until all that has arrived is decided, and answered by the log."""
-        while len(self.inbox):
-            await self.settled()
-            await asyncio.sleep(0)
+        """Waits until all that has arrived by now is decided, and answered by the log."""
+        due = self._turns + self._deciding + (len(self.inbox) > 0)  # A turn takes all that has arrived.
+        while self._turns < due:
+            await self._turned.wait()
         await self.settled()
 
     def is_pending(self, execution_id: str) -> bool:

@@ -218,7 +218,7 @@ class EventReader:
             case TaskFailed():
                 yield event_pb2.EVENT_TYPE_ERROR_OCCURRED, {"task": self._failed(event)}
             case NodeExpanded():
-                if all(event.first_item != first for _, first, _ in self.expansions):
+                if all(event.task != node for node, _, _ in self.expansions):  # Empty ones share their first item.
                     self.expansions.append((event.task, event.first_item, len(event.items)))
                 expansion = event_pb2.NodeExpansion(
                     node=self._name(event.task), first_item=event.first_item, item_count=len(event.items)

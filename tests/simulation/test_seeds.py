@@ -1,0 +1,37 @@
+"""Whole lives from seeds: 200 of them keep every promise, and each can be lived again exactly as it was."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.simulation.seeds.life import digest, live
+from tests.simulation.seeds.report import simulate, summary_of
+
+SEEDS = 200
+
+
+@pytest.mark.timeout(1_200)  # A tenth of it suffices where nobody else is at work.
+def test_whatever_befalls_a_suite_it_keeps_its_promises() -> None:
+    report, seconds = simulate(0, SEEDS, os.cpu_count() or 1, lambda *_: None)
+    assert not report.failed, "\n\n".join(report.stories)
+    assert report.missing() == [], summary_of(report, seconds)
+
+
+def test_a_seed_lives_the_same_life_in_another_process() -> None:
+    """The order of sets of strings differs between processes; no history may depend on it."""
+    program = "from tests.simulation.seeds.life import digest, live; print(digest(live(7)))"
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()[-1]
+        for seed in ("1", "2")
+    ]
+    assert told == [digest(live(7))] * 2
+    assert told[0] != digest(live(8))
