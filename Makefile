@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 NAME ?= noop
 SEEDS ?= 200
 FROM ?= 0
+ROUNDS ?= 1
+SEED ?= 1
+ONLY ?=
 PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$candidate && break; done)
 
@@ -18,7 +21,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check gen lint in-step format bench simulate mutants constraints clean
+.PHONY: help run test check gen lint in-step format bench simulate chaos mutants constraints clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -75,6 +78,9 @@ bench: $(VENV)/dev.stamp  ## measure: make bench NAME=noop, latency or process
 
 simulate: $(VENV)/dev.stamp  ## live random lives of a suite on virtual time: make simulate SEEDS=200 FROM=0 JOBS=2
 	@$(BIN)/python -m tests.simulation.seeds --seeds $(SEEDS) --from $(FROM) $(if $(JOBS),--jobs $(JOBS))
+
+chaos: $(VENV)/dev.stamp  ## kill and stop processes of real suites: make chaos ROUNDS=20 [SEED=1] [ONLY=scheduler:kill]
+	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) --seed $(SEED) --only '$(ONLY)'
 
 mutants: $(VENV)/dev.stamp  ## plant bugs one at a time, and show which seed and which test catches each
 	@$(BIN)/python -m tests.mutants

@@ -163,7 +163,8 @@ def check_logs(suite: Suite) -> None:
     """Assert that no service has told of an error of its own: who loses a peer warns, and goes on."""
     lines = [line for file in (suite.data_dir / "logs").glob("*.log") for line in file.read_text().splitlines()]
     assert lines
-    assert [line for line in lines if "[error" in line or "[critical" in line or "Traceback" in line] == []
+    errors = [line for line in lines if "[error" in line or "[critical" in line or "Traceback" in line]
+    assert not errors, "\n".join(errors)
 
 
 def silence_after_s(history: History, moment_ms: float) -> tuple[float, float]:

@@ -3,10 +3,9 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from tests.chaos.report_run import (
     watch_to_the_end,
     watch_to_the_middle,
 )
-from tests.support.suite import START_TIMEOUT_S, STOP_TIMEOUT_S, Suite, running
+from tests.support.suite import START_TIMEOUT_S, Suite, beside, running
 
 from nodeflow_sdk.audit.checkers import check
 from nodeflow_sdk.audit.history import ExecutionHistory, State
@@ -155,8 +154,8 @@ def standby_scheduler(suite: Suite) -> Iterator[Path]:
         "WORKER_MANAGERS": suite.address("worker-manager"),
         "ANNOUNCE_FILE": str(announcement),
     }
-    environment = {**os.environ, **{f"NODEFLOW_SCHEDULER_{name}": value for name, value in settings.items()}}
-    with beside(suite, "standby", [sys.executable, "-m", "nodeflow_scheduler"], environment):
+    prefixed = {f"NODEFLOW_SCHEDULER_{name}": value for name, value in settings.items()}
+    with beside(suite, "standby", [sys.executable, "-m", "nodeflow_scheduler"], settings=prefixed):
         yield announcement
 
 
@@ -173,21 +172,5 @@ def content_of(file: Path) -> str:
 def second_worker(suite: Suite) -> Iterator[None]:
     """Have one more worker inside the block."""
     command = [sys.executable, "-m", "nodeflow_sdk.cli", "worker", "--id", SECOND, "--slots", "2"]
-    with beside(suite, SECOND, command, os.environ):
+    with beside(suite, SECOND, command):
         yield
-
-
-@contextmanager
-def beside(suite: Suite, name: str, command: list[str], environment: Mapping[str, str]) -> Iterator[None]:
-    """Run a process beside the suite inside the block; it must end well when it is asked to."""
-    with (suite.directory / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=suite.directory, env=environment, stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        finally:
-            process.kill()
-        assert process.returncode == 0

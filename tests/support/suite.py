@@ -119,6 +119,23 @@ def running(
         _end(suite)
 
 
+@contextmanager
+def beside(suite: Suite, name: str, command: list[str], settings: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Run a process beside the suite inside the block; it must end well when it is asked to."""
+    environment = {**os.environ, **(settings or {})}
+    with (suite.directory / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=suite.directory, env=environment, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        finally:
+            process.kill()
+        assert process.returncode == 0
+
+
 def _wait_until_ready(suite: Suite) -> None:
     """Return when suite.json is there, which `up` writes once all is healthy; a killed `up` leaves its own behind."""
     deadline = time.monotonic() + START_TIMEOUT_S

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -53,9 +53,15 @@ class Stream:
         self.say(wm.ConnectResponse(welcome=wm.Welcome(lease_timeout=lease, heartbeat_interval=interval)))
 
     def assign(self, function: str, *assignments: attempt_pb2.Assignment, directory: str = "") -> None:
-        spec = attempt_pb2.TaskSpec(
-            tenant="acme", function=attempt_pb2.FunctionExecutor(function=function, directory=directory)
+        executor = attempt_pb2.FunctionExecutor(function=function, directory=directory)
+        self._assign(attempt_pb2.TaskSpec(tenant="acme", function=executor), assignments)
+
+    def assign_script(self, script: str, *assignments: attempt_pb2.Assignment) -> None:
+        self._assign(
+            attempt_pb2.TaskSpec(tenant="acme", process=attempt_pb2.ProcessExecutor(script=script)), assignments
         )
+
+    def _assign(self, spec: attempt_pb2.TaskSpec, assignments: Sequence[attempt_pb2.Assignment]) -> None:
         batch = attempt_pb2.AssignmentBatch(specs=[spec], assignments=assignments)
         self.say(wm.ConnectResponse(assignments=batch))
 

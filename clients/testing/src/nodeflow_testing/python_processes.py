@@ -55,6 +55,9 @@ class PythonProcesses:
     def discard(self, attempt: Attempt) -> None:
         """Do nothing: stubs leave no files."""
 
+    def guard(self, until: float) -> None:
+        """Do nothing: stubs stand still with us."""
+
     async def close(self) -> None:
         self._tell = _ignore
         for running in list(self._running.values()):

@@ -80,10 +80,9 @@ async def build(
     channel = connect(settings.worker_manager)
     writer = WireWriter(worker_id=settings.worker_id, labels=settings.labels, version=version("nodeflow-worker"))
     manager = WorkerManager(channel, writer)
-    runners = runners or RunnerProcesses(settings.path, os.environ)
-    processes = processes or LocalProcesses(
-        settings.state_dir / settings.worker_id, os.environ, WorkingTrees(manager.download_file)
-    )
+    local = LocalProcesses(settings.state_dir / settings.worker_id, os.environ, WorkingTrees(manager.download_file))
+    processes = processes or local
+    runners = runners or RunnerProcesses(settings.path, os.environ, local.watch)
     sessions = sessions or _session_locks(settings)
     ready = asyncio.Event()
     driver = Driver(

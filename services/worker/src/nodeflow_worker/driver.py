@@ -74,6 +74,8 @@ class Driver:
         self._outbound: Outbound | None = None
         self._session = ""
         self._session_over = False
+        self._stopped_at = NEVER
+        """The end of the lease that everything was stopped for last."""
         self._left = asyncio.Event()
         self._fault: Exception | None = None
         self._timers = _Timers(self._on_beat_due, self._on_lease_due)
@@ -129,6 +131,7 @@ class Driver:
         passed over.)
         """
         try:
+            self._look_at_lease()
             for order in self._agent.handle(event, self._clock.monotonic()):
                 self._carry_out(order)
         except Exception as error:
@@ -242,7 +245,7 @@ class Driver:
         self._beat_interval_s = message.heartbeat_interval_s
         self._waiting.clear_updates()
         self.handle(replace(message, hello_sent_at=hello_sent_at))
-        self._timers.lease_at(self._agent.lease.stops_at)
+        self._on_lease_extended()
         outbound.open()
         if not self._agent.draining:
             self._ready.set()
@@ -252,7 +255,7 @@ class Driver:
         if self._agent.draining:
             self._ready.clear()
         if isinstance(message, events.BeatAnswered):
-            self._timers.lease_at(self._agent.lease.stops_at)
+            self._on_lease_extended()
 
     def _make_held(self) -> Held:
         live, unacknowledged = self._agent.held()
@@ -272,13 +275,30 @@ class Driver:
         self._waiting.beat = True
         self._wake()
 
+    def _on_lease_extended(self) -> None:
+        stops_at = self._agent.lease.stops_at
+        self._timers.lease_at(stops_at)
+        self._processes.guard(stops_at)
+
     def _on_lease_due(self) -> None:
-        if self._clock.monotonic() < self._agent.lease.stops_at:
-            self._timers.lease_at(self._agent.lease.stops_at)
+        self._look_at_lease()
+        stops_at = self._agent.lease.stops_at
+        if self._clock.monotonic() < stops_at:
+            self._timers.lease_at(stops_at)
+
+    def _look_at_lease(self) -> None:
+        """Stop everything if it is time.
+
+        Before anything else is heard: if this process stood still, the guard has killed what executed our attempts, and
+        neither their deaths nor an answer that waited here may be taken for anything else.
+        """
+        stops_at = self._agent.lease.stops_at
+        if self._clock.monotonic() < stops_at or stops_at == self._stopped_at:
             return
+        self._stopped_at = stops_at
         _log.warning("lease_ending", session_id=self._session)
         self.handle(events.LeaseEnding())
-        if self._outbound is not None:
+        if self._outbound is not None and not self._patience.expired():
             self._patience.reschedule(self._clock.monotonic())
 
 

@@ -100,6 +100,13 @@ class Processes(Protocol):
         """Remove the files that ProcessEnded told of."""
         ...
 
+    def guard(self, until: float) -> None:
+        """Have all that executes attempts killed at that time (monotonic seconds) by someone else, if we stand still.
+
+        A later call moves the time.
+        """
+        ...
+
     async def close(self) -> None:
         """Kill all processes, and remove all their files; nothing is told any more."""
         ...

@@ -123,15 +123,24 @@ class LauncherLink:
 
 
 def end_all_below(directory: Path) -> None:
-    """Kill every process of an attempt below a directory: their launcher is gone. Their environments tell them."""
-    mark = f"NODEFLOW_WORK_DIR={directory}/".encode()
+    """Kill every process of an attempt below a directory, their launcher first, should it stand still.
+
+    Their environments tell them, and its command line tells it.
+    """
+    _kill_marked("cmdline", f"\0{_ENTRY}\0".encode(), f"\0{directory}\0".encode())
+    _kill_marked("environ", f"NODEFLOW_WORK_DIR={directory}/".encode())
+
+
+def _kill_marked(name: str, *marks: bytes) -> None:
+    """Kill all processes whose file of this name has all the marks, until there is none: they may start others."""
     found = True
     while found:
         found = False
-        for environment in Path("/proc").glob("[0-9]*/environ"):
+        for file in Path("/proc").glob(f"[0-9]*/{name}"):
             with contextlib.suppress(OSError):
-                if mark in environment.read_bytes():
-                    os.kill(int(environment.parent.name), signal.SIGKILL)
+                content = file.read_bytes()
+                if all(mark in content for mark in marks):
+                    os.kill(int(file.parent.name), signal.SIGKILL)
                     found = True
 
 

@@ -16,12 +16,13 @@ from nodeflow_shared.logs import get_log
 from nodeflow_worker.adapters.launcher_link import LauncherLink, end_all_below, memory_file
 from nodeflow_worker.adapters.runner_output import now_ms, waiting_bytes
 from nodeflow_worker.adapters.runner_process import clean_environment
-from nodeflow_worker.adapters.work_directories import WorkDirectories, find_files, read_output
+from nodeflow_worker.adapters.work_directories import WorkDirectories, find_files, left_behind, read_output
 from nodeflow_worker.adapters.working_trees import NotFilled, WorkingTrees
 from nodeflow_worker.domain import failures
 from nodeflow_worker.domain import process_ends as ends
 from nodeflow_worker.domain.events import ProcessEnded, ProcessEvent, ProcessOverdue, ProcessRunning
 from nodeflow_worker.domain.invocation import Invocation, NotInvocable, invocation_of
+from nodeflow_worker.domain.lease import NEVER
 from nodeflow_worker.domain.output import OutputBuffer, Stream
 from nodeflow_worker.domain.values import Attempt, Ending, Failure, LeftFile, Outcome, ProcessSpec
 
@@ -37,7 +38,7 @@ _log = get_log()
 
 
 class LocalProcesses:
-    """The port `Processes`. The launcher starts with the first process: workers that run none have none."""
+    """The port `Processes`. The launcher starts with the first process, or to guard runners."""
 
     def __init__(self, parent: Path, environment: Mapping[str, str], trees: WorkingTrees) -> None:
         self._trees = trees
@@ -52,6 +53,9 @@ class LocalProcesses:
         self._numbers: dict[Attempt, int] = {}
         self._left: dict[Attempt, str] = {}
         self._filling: dict[Attempt, asyncio.Task[None]] = {}
+        self._runners: dict[int, int] = {}
+        self._until = NEVER
+        _end_left_behind(parent)
 
     def listen(self, tell: Callable[[ProcessEvent], None]) -> None:
         """Have all events told."""
@@ -149,6 +153,25 @@ class LocalProcesses:
         if root is not None and self._directories is not None:
             self._directories.give_back(root)
 
+    def guard(self, until: float) -> None:
+        """Tell the launcher when everything has to be stopped; it is started again if it was lost meanwhile."""
+        self._until = until
+        if self._link is None and not self._runners:
+            return  # there is nothing to guard
+        try:
+            self._ready()[1].send({"do": "until", "at": until})
+        except OSError as error:
+            _log.warning("no_guard", error=str(error))
+
+    def watch(self, pid: int, pid_fd: int | None) -> None:
+        """Put a runner under the guard of the launcher, or take one from it that is gone."""
+        if pid_fd is None:
+            del self._runners[pid]
+        else:
+            self._runners[pid] = pid_fd
+        if self._link is not None:
+            self._link.send(*_watch_order(pid, pid_fd))
+
     async def close(self) -> None:
         """End everything, and remove every directory."""
         self._tell = _ignore
@@ -169,6 +192,10 @@ class LocalProcesses:
             self._directories = WorkDirectories(self._parent)
         if self._link is None:
             self._link = LauncherLink(self._directories.path, self._environment, self._on_message, self._on_lost)
+            for pid, pid_fd in self._runners.items():
+                self._link.send(*_watch_order(pid, pid_fd))
+            if self._until != NEVER:
+                self._link.send({"do": "until", "at": self._until})
         return self._directories, self._link
 
     def _process(self, attempt: Attempt) -> "_Process | None":
@@ -203,7 +230,7 @@ class LocalProcesses:
 
     def _on_lost(self) -> None:
         """The launcher is gone; what it watched is ended, for nobody watches it any more."""
-        _log.error("launcher_lost", processes=len(self._processes))
+        _log.warning("launcher_lost", processes=len(self._processes))
         self._link = None
         if self._directories is not None:
             end_all_below(self._directories.path)
@@ -217,6 +244,22 @@ class LocalProcesses:
     def _fail_soon(self, attempt: Attempt, failure: Failure) -> None:
         ended = ProcessEnded(attempt=attempt, outcome=failure, spent_s=0.0)
         asyncio.get_running_loop().call_soon(lambda: self._tell(ended))
+
+
+def _end_left_behind(parent: Path) -> None:
+    """End what a worker that was killed has left, if its launcher could not: it may have been killed, or stand still.
+
+    Before its session is named as dead: its attempts begin elsewhere then.
+    """
+    for directory in left_behind(parent):
+        end_all_below(directory)
+
+
+def _watch_order(pid: int, pid_fd: int | None) -> tuple[dict[str, object], list[int]]:
+    """The message that puts a runner under guard, or takes it from there, and the fd that goes with it."""
+    if pid_fd is None:
+        return {"do": "unwatch", "pid": pid}, []
+    return {"do": "watch", "pid": pid}, [os.dup(pid_fd)]
 
 
 class _Process:

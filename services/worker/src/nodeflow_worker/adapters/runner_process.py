@@ -55,6 +55,9 @@ KEPT_VARIABLES: Final = (
 )
 """What a runner gets of the agent's environment; nothing of the engine's, and no credentials."""
 
+Watch = Callable[[int, int | None], None]
+"""Is told a runner's process id with its pidfd when it begins, and with None when it is gone."""
+
 _log = get_log()
 _decode = msgspec.msgpack.Decoder(frames.Results).decode
 
@@ -67,7 +70,8 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
 class RunnerProcesses:
     """The port `Runners` with real processes. `paths` come on the import path behind a workflow's own directory."""
 
-    def __init__(self, paths: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, paths: Sequence[str], environment: Mapping[str, str], watch: Watch | None = None) -> None:
+        self._watch = watch
         self._paths = list(paths)
         self._environment = clean_environment(environment)
         self._tell: Callable[[RunnerEvent], None] = _ignore
@@ -147,10 +151,14 @@ class RunnerProcesses:
             self._tell(RunnerDied(runner=runner, last_started=0, cause=str(error)))
         else:
             self._pipes = {each for each in self._pipes if not each.closed} | {process.output}
+            if self._watch is not None and process.pid_fd >= 0:
+                self._watch(process.pid, process.pid_fd)
 
     def _on_event(self, event: RunnerEvent) -> None:
         if isinstance(event, RunnerDied):
-            del self._processes[event.runner]
+            process = self._processes.pop(event.runner)
+            if self._watch is not None and process.pid_fd >= 0:
+                self._watch(process.pid, None)
         self._tell(event)
 
 
@@ -230,10 +238,10 @@ class _Process:
         os.set_blocking(self._results_fd, False)
         self._loop.add_reader(self._results_fd, self._read)
         self.output.start()
-        self._pid_fd = -1
+        self.pid, self.pid_fd = self._popen.pid, -1
         if sys.platform == "linux":
-            self._pid_fd = os.pidfd_open(self._popen.pid)
-            self._loop.add_reader(self._pid_fd, self._reap)
+            self.pid_fd = os.pidfd_open(self._popen.pid)
+            self._loop.add_reader(self.pid_fd, self._reap)
 
     # Feeding.
 
@@ -469,9 +477,9 @@ class _Process:
         self._loop.remove_reader(self._results_fd)
         os.close(self._results_fd)
         self._close_tasks()
-        if self._pid_fd >= 0:
-            self._loop.remove_reader(self._pid_fd)
-            os.close(self._pid_fd)
+        if self.pid_fd >= 0:
+            self._loop.remove_reader(self.pid_fd)
+            os.close(self.pid_fd)
         self.gone.set()
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +31,8 @@ class WorkDirectories:
 
     def __init__(self, parent: Path) -> None:
         parent.mkdir(parents=True, exist_ok=True)
-        _remove_unlocked(parent)
+        for directory in left_behind(parent):
+            _remove(str(directory))
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent.resolve()))
         self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -120,16 +121,16 @@ def _files_of(work: str, match: str) -> list[str]:
     ]
 
 
-def _remove_unlocked(parent: Path) -> None:
-    """Remove what workers have left that were killed together with their launchers."""
-    for directory in parent.glob(f"{_PREFIX}*"):
+def left_behind(parent: Path) -> Iterator[Path]:
+    """Yield the directories of workers that are dead, each locked meanwhile."""
+    for directory in parent.resolve().glob(f"{_PREFIX}*"):
         try:
             fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(str(directory))
+            yield directory
         except BlockingIOError:
             continue
         finally:

@@ -2,10 +2,12 @@
 
 Owns every process of an attempt: it starts each as the leader of a session of its own in a new directory, watches
 limits, and when a leader ends, ends all that it has left. When the agent is gone (its end of the socket closes) it ends
-everything, removes DIRECTORY, and exits.
+everything, removes DIRECTORY, and exits. When the agent stands still, so that it neither stops its attempts nor has its
+lease extended, it ends them at the lease's end in its place, those of runners too.
 
 Messages are JSON, one per packet. From the agent: `start` (with the fds of stdin, stdout, stderr, and one of the whole
-message if that is too large for a packet) and `signal`. To the agent: `failed` (not started) and `ended`.
+message if that is too large for a packet), `signal`, `watch` (a runner, with its pidfd), `unwatch`, and `until` (when
+all attempts have to be stopped, in monotonic seconds). To the agent: `failed` (not started) and `ended`.
 """
 
 import array
@@ -22,6 +24,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -69,6 +72,9 @@ class Launcher:
         agent.set_inheritable(False)  # an attempt's process that had it could speak for us, and hide our end
         self._jobs: dict[int, Job] = {}
         self._pids: dict[int, int] = {}
+        self._runners: dict[int, int] = {}
+        """The pidfds of runners, by pid."""
+        self._until = math.inf
         self._libc = ctypes.CDLL(None)
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._strays_at = math.inf
@@ -94,6 +100,9 @@ class Launcher:
                 break
             if watched:
                 self._look()
+            if time.monotonic() >= self._until:
+                self._until = math.inf
+                self._stop_all()
             if time.monotonic() >= self._strays_at:
                 self._strays_at = math.inf
                 self._end_strays()
@@ -102,7 +111,8 @@ class Launcher:
     def _patience_ms(self, watched: bool) -> float | None:
         if self._strays_at < math.inf:
             return STRAYS_S * 1000
-        return POLL_S * 1000 if watched else None
+        patience_s = min(POLL_S if watched else math.inf, max(self._until - time.monotonic(), 0.0))
+        return math.ceil(patience_s * 1000) if patience_s < math.inf else None
 
     # What the agent asks for.
 
@@ -123,14 +133,26 @@ class Launcher:
             if len(fds) > 3:
                 data = os.pread(fds[3], os.fstat(fds[3]).st_size, 0)
             message = json.loads(data)
-            if message["do"] == "start":
-                self._start(message, list(fds[:3]))
-            else:
-                self._signal(message["number"], message["signal"])
+            self._obey(message, fds)
         finally:
             for fd in fds:
                 os.close(fd)
         return True
+
+    def _obey(self, message: dict[str, Any], fds: Sequence[int]) -> None:  # Any: JSON
+        match message["do"]:
+            case "start":
+                self._start(message, list(fds[:3]))
+            case "signal":
+                self._signal(message["number"], message["signal"])
+            case "until":
+                self._until = message["at"]
+            case "watch":
+                self._runners[message["pid"]] = os.dup(fds[0])
+            case "unwatch":
+                os.close(self._runners.pop(message["pid"]))
+            case unknown:
+                raise ValueError(unknown)
 
     def _start(self, message: dict[str, Any], fds: list[int]) -> None:  # Any: JSON
         number, root, limits = message["number"], message["root"], message["limits"]
@@ -272,6 +294,16 @@ class Launcher:
             self._agent.send(json.dumps(message).encode())
 
     # The end.
+
+    def _stop_all(self) -> None:
+        """Kill all that executes attempts: the agent should have, and stands still."""
+        for pid in self._jobs:
+            _kill_group(pid, signal.SIGKILL)
+        for pid, pidfd in self._runners.items():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                # It was there, and the agent cannot reap it meanwhile: the group's number is still its own.
+                _kill_group(pid, signal.SIGKILL)
 
     def _end_all(self) -> None:
         """End everything, and remove what it leaves."""
