@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from nodeflow_sdk.suite import SuiteError, SuiteOptions, SuiteService, running_suite
-from nodeflow_sdk.suite.health import is_healthy, wait_until_healthy
+from nodeflow_sdk.suite.health import Patience, is_healthy, wait_until_healthy
 from nodeflow_sdk.suite.observer import SilentObserver
 from nodeflow_sdk.suite.ports import choose_addresses, is_free
 from nodeflow_sdk.suite.record import read_record
@@ -27,6 +27,7 @@ class Recorder(SilentObserver):
     def __init__(self) -> None:
         self.lines: list[tuple[SuiteService, str]] = []
         self.restarts: asyncio.Queue[tuple[SuiteService, int, int]] = asyncio.Queue()
+        self.silences: list[tuple[SuiteService, int]] = []
         self.waits: list[str] = []
 
     def on_line(self, service: SuiteService, line: str) -> None:
@@ -34,6 +35,9 @@ class Recorder(SilentObserver):
 
     def on_restart(self, service: SuiteService, exit_code: int, pid: int) -> None:
         self.restarts.put_nowait((service, exit_code, pid))
+
+    def on_silence(self, service: SuiteService, pid: int) -> None:
+        self.silences.append((service, pid))
 
     def on_wait(self, reason: str) -> None:
         self.waits.append(reason)
@@ -100,6 +104,19 @@ async def test_a_killed_service_comes_back_at_its_address(options: SuiteOptions)
             record = read_record(options.data_dir)
             assert record is not None
             assert record.pids[service] == suite.pids[service] != killed
+
+
+async def test_a_service_that_hangs_is_killed_and_comes_back(options: SuiteOptions) -> None:
+    recorder = Recorder()
+    patient = replace(options, patience=Patience(probe_s=0.5, probes=2))
+    async with running_suite(patient, recorder) as suite:
+        for service in (SuiteService.SCHEDULER, SuiteService.STATE_MANAGER):
+            hung = suite.pids[service]
+            os.kill(hung, signal.SIGSTOP)
+            assert (await recorder.restarts.get())[:2] == (service, -signal.SIGKILL)
+            assert recorder.silences.pop() == (service, hung)
+            await wait_until_healthy(suite.addresses[service])
+    assert recorder.silences == []
 
 
 async def test_a_service_that_cannot_start_ends_the_start_with_its_own_words(

@@ -64,6 +64,10 @@ class LogView:
         """Print that a service was restarted."""
         self._own(f"service_restarted service={service} exit_code={exit_code} pid={pid}", "yellow")
 
+    def on_silence(self, service: SuiteService, pid: int) -> None:
+        """Print that a service hangs."""
+        self._own(f"service_silent service={service} pid={pid}: it answers nobody, and is killed", "yellow")
+
     def on_wait(self, reason: str) -> None:
         """Print what is waited for."""
         self._own(f"waiting: {reason}")
@@ -91,6 +95,10 @@ class RestartView:
     def on_restart(self, service: SuiteService, exit_code: int, pid: int) -> None:
         """Print that a service was restarted."""
         self._print(f"service_restarted service={service} exit_code={exit_code} pid={pid}")
+
+    def on_silence(self, service: SuiteService, pid: int) -> None:
+        """Print that a service hangs."""
+        self._print(f"service_silent service={service} pid={pid}: it answers nobody, and is killed")
 
     def on_wait(self, reason: str) -> None:
         """Print what is waited for."""

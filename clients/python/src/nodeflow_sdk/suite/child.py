@@ -1,4 +1,4 @@
-"""One child process: started, its output read, started again when it dies, stopped.
+"""One child process: started, its output read, started again when it dies or hangs, stopped.
 
 Owns one service's lives. Must not know what the other services do.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from nodeflow_sdk.suite.errors import SuiteError
+from nodeflow_sdk.suite.health import Patience, wait_for_silence
 from nodeflow_sdk.suite.log_files import LogFile
 from nodeflow_sdk.suite.observer import SuiteObserver
 from nodeflow_sdk.suite.services import SuiteService
@@ -35,6 +36,8 @@ class Child:
         self,
         service: SuiteService,
         *,
+        address: str,
+        patience: Patience,
         environment: Mapping[str, str],
         log: LogFile,
         observer: SuiteObserver,
@@ -44,6 +47,8 @@ class Child:
         self.service = service
         self.steady = False
         """Set by the supervisor once the service was healthy; from then on it is restarted without end."""
+        self._address = address
+        self._patience = patience
         self._environment = environment
         self._log = log
         self._observer = observer
@@ -64,7 +69,7 @@ class Child:
         process = await self._start(outputs)
         while True:
             born = asyncio.get_running_loop().time()
-            exit_code = await process.wait()
+            exit_code = await self._live(process)
             if self._stopping.is_set():
                 return
             early_deaths += not self.steady
@@ -76,6 +81,19 @@ class Child:
                 return
             process = await self._start(outputs)
             self._observer.on_restart(self.service, exit_code, process.pid)
+
+    async def _live(self, process: asyncio.subprocess.Process) -> int:
+        """Wait for the end of a life, and return its exit code."""
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(self._kill_when_silent(process), name=f"suite.{self.service}.watch")
+            exit_code = await process.wait()
+            watch.cancel()
+        return exit_code
+
+    async def _kill_when_silent(self, process: asyncio.subprocess.Process) -> None:
+        await wait_for_silence(self._address, self._patience)
+        self._observer.on_silence(self.service, process.pid)
+        process.kill()
 
     async def stop(self, timeout_s: float) -> None:
         """Ask the process to stop, kill it after the timeout, and read its last output."""

@@ -19,6 +19,10 @@ class SuiteObserver(Protocol):
         """A service had died and was started again; a negative exit code is the signal that ended it."""
         ...
 
+    def on_silence(self, service: SuiteService, pid: int) -> None:
+        """A service lives and answers nobody: it is killed, and started again."""
+        ...
+
     def on_wait(self, reason: str) -> None:
         """The suite waits for something before it can start."""
         ...
@@ -32,6 +36,9 @@ class SilentObserver:
 
     def on_restart(self, service: SuiteService, exit_code: int, pid: int) -> None:
         """Ignore a restart."""
+
+    def on_silence(self, service: SuiteService, pid: int) -> None:
+        """Ignore a silence."""
 
     def on_wait(self, reason: str) -> None:
         """Ignore a wait."""

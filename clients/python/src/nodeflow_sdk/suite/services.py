@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from nodeflow_sdk.suite.health import Patience
+
 HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 7420
 
@@ -58,6 +60,8 @@ class SuiteOptions:
     log_level: str = "INFO"
     drain_timeout_s: float = 5.0
     """What each service gets to finish at a stop."""
+    patience: Patience = field(default_factory=Patience)
+    """When a service that hangs is killed and started again."""
     lasting: bool = True
     """Whether it lives until it is stopped, and so is there for others; not so for the suite of one run."""
 

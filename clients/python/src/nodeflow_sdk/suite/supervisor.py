@@ -43,6 +43,8 @@ class Suite:
         self._children = {
             service: Child(
                 service,
+                address=self.addresses[service],
+                patience=options.patience,
                 environment=environment(service, options, self.addresses),
                 log=self._logs[service],
                 observer=observer,
