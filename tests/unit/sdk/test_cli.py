@@ -262,3 +262,10 @@ async def test_a_path_that_is_no_directory_is_refused_by_whoever_takes_one(cli: 
             done = await cli(*command, "--path", path)
             assert (done.code, done.out) == (2, ""), command
             assert f"'{path}' {told}" in " ".join(done.err.replace("│", " ").split())
+
+
+async def test_a_python_program_is_not_taken_for_a_document(cli: Cli) -> None:
+    (cli.directory / "flow.py").touch()
+    done = await cli("run", "flow.py")
+    assert (done.code, done.out) == (2, "")
+    assert "flow.py is a Python program, not a workflow document; run it as such: python flow.py" in done.err

@@ -74,3 +74,11 @@ async def test_a_node_that_cannot_be_is_refused_with_what_is_right(cli: Cli, fak
     done = await cli("logs", EXECUTION_ID, "--node", "count[x]")
     assert (done.code, done.out, fakes.scheduler.tails) == (2, "", [])
     assert "NAME[3]" in done.err
+
+
+async def test_silence_is_told(cli: Cli, fakes: FakeServices) -> None:
+    fakes.scheduler.lines = []
+    for options in ([], ["--tail", "3"], ["-f"], ["--tail", "3", "-f"]):
+        done = await cli("logs", EXECUTION_ID, *options)
+        assert (done.code, done.out) == (0, "")
+        assert done.err.count("no lines: ") == 1

@@ -43,6 +43,10 @@ TYPES = {
         flow("return count(count.map(paths))  # fault"),
         "<the outputs of count: list[int]> cannot be that",
     ),
+    "list whose items fit": (
+        flow("return count(paths)  # fault"),
+        "<input paths: list[str]> cannot be that; count.map(…) makes one task of each item",
+    ),
     "one for a list": (flow("return total(count('a'))  # fault"), "must be list[int]"),
     "map over one": (
         flow("return count.map(count('a'))  # fault"),
@@ -227,3 +231,11 @@ def test_what_may_be_right_is_let_through(tmp_path: Path, line: str) -> None:
 def test_a_handle_can_be_shown_for_debugging(tmp_path: Path) -> None:
     shown: list[str] = load(tmp_path, flow("shown.append(repr(count('a')))", head="shown = []")).shown
     assert shown == ["<the output of count: int>"]
+
+
+def test_the_error_comes_without_its_way_through_this_package(tmp_path: Path) -> None:
+    with pytest.raises(WiringError) as raised:
+        load(tmp_path, flow("return count(paths)"))
+    assert not [
+        str(each.path) for each in raised.traceback if "/authoring/" in str(each.path).split("nodeflow_sdk")[-1]
+    ]

@@ -17,6 +17,8 @@ class UnreadableFile(Exception):
 
 def read_document(path: Path) -> WorkflowDocument:
     """Read a document; functions are imported from its directory. Raises UnreadableFile."""
+    if path.suffix.lower() == ".py":
+        raise UnreadableFile(f"{path} is a Python program, not a workflow document; run it as such: python {path}")
     source = read_file(path, "a workflow document (YAML or JSON)")
     content_type = "application/json" if path.suffix.lower() == ".json" else "application/yaml"
     return WorkflowDocument(source=source, content_type=content_type, directory=str(path.resolve().parent))

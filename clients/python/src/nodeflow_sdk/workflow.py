@@ -18,6 +18,7 @@ from nodeflow_sdk.authoring.options import Duration
 from nodeflow_sdk.running.handles import AsyncExecution, Execution
 from nodeflow_sdk.running.home import current_runs
 from nodeflow_sdk.running.orders import Order, Submittable
+from nodeflow_sdk.running.told import shortened
 
 if TYPE_CHECKING:
     from nodeflow_shared.errors import FieldViolation
@@ -182,7 +183,10 @@ def workflow(
     """
 
     def made(decorated: Callable[P, R]) -> Workflow[P, R]:
-        definition = Definition(decorated, name=name, timeout=timeout, on_failure=on_failure, reserved=OPTIONS)
+        try:
+            definition = Definition(decorated, name=name, timeout=timeout, on_failure=on_failure, reserved=OPTIONS)
+        except WiringError as error:
+            raise shortened(error) from None
         return Workflow(definition, decorated)
 
     return made(function) if function is not None else made

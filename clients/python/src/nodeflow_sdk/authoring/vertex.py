@@ -99,10 +99,17 @@ class Vertex:
         hint = self.hints.parameters.get(name, Any)
         if isinstance(value, Handle):
             if misfit(value._schema, schema_of(hint)):  # noqa: SLF001  # a handle has no public name that is not a field
-                raise WiringError(place, f"{what} must be {shown(hint)}, and {value!r} cannot be that")
+                problem = f"{what} must be {shown(hint)}, and {value!r} cannot be that"
+                raise WiringError(place, problem, self._map_remedy(value, hint))
         elif not has_handles(value) and hint is not Any:
             _check_constant(place, what, value, hint)
         return written.value(value, what)
+
+    def _map_remedy(self, value: Handle, hint: object) -> str:
+        """Return what to write if a list was given where one of its items fits."""
+        schema = value._schema  # noqa: SLF001  # as above
+        fits = "array" in types_of(schema) and not misfit(item_of(schema), schema_of(hint))
+        return f"{self.title}.map(…) makes one task of each item" if fits else ""
 
     def _check_items(self, place: Place, items: object, parameter: str) -> None:
         what = f"{self.title}.map() takes a list"

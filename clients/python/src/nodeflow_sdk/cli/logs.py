@@ -30,6 +30,7 @@ from nodeflow_shared.errors import NodeflowError
 _NODE: Final = re.compile(r"(?P<node>[^\[\]]+)(?:\[(?P<item>[0-9]{1,9})\])?")
 _COLOURS: Final = ("36", "35", "34", "32", "96", "95", "94", "92")
 _YELLOW, _RED, _PLAIN = "33", "31", "0"
+_NO_LINES: Final = "no lines: nothing of what was asked for has written any"
 
 
 class StreamName(StrEnum):
@@ -91,9 +92,13 @@ async def _show(current: Session, request: TailLogsRequest, form: Callable[[LogL
             await _show_last(client, request, form, tail)
             if not request.follow:
                 return
+        seen = 0
         async with aclosing(client.logs(request, on_lost=_tell_lost)) as responses:
             async for response in responses:
+                seen += len(response.lines)
                 _write(map(form, response.lines))
+        if not seen and tail is None:
+            say(_NO_LINES)
 
 
 async def _show_last(client: Client, request: TailLogsRequest, form: Callable[[LogLine], str], count: int) -> None:
@@ -107,6 +112,8 @@ async def _show_last(client: Client, request: TailLogsRequest, form: Callable[[L
             last.extend(response.lines)
             request.cursor = response.cursor
     _write(map(form, last))
+    if not last:
+        say(_NO_LINES)
 
 
 def _tell_lost(error: NodeflowError) -> None:

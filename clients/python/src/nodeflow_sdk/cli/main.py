@@ -57,7 +57,7 @@ app = typer.Typer(
     cls=CommandGroup,
     name="nodeflow",
     help="Node Flow: durable workflows. Data goes to stdout, progress to stderr.",
-    epilog="Example: nodeflow run workflow.yaml --input paths='[\"data/zen.txt\"]' --watch",
+    epilog="Example: nodeflow init my-flows",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
