@@ -220,7 +220,11 @@ BROKEN_PROMISES: dict[str, list[tuple[History, str]]] = {
             ),
         ),
         (
-            noted(attempt=4),
+            seen(attempts=noted().attempts[1:]),
+            "I1 e, task 0: attempt 1 is in the log, and was not noted",
+        ),
+        (
+            seen(attempts=(*noted().attempts, *noted(attempt=4).attempts[:1])),
             "I1 e, task 0: attempt 4 was noted as tasks_completed under token 7; the log says nothing of it",
         ),
     ],

@@ -163,6 +163,7 @@ class FakeScheduler(SchedulerServiceServicer):
         """How many of the next submissions are never answered."""
         self.lines: list[LogLine] = []
         self.tails: list[api.TailLogsRequest] = []
+        self.exported: list[api.ExportExecutionResponse] = []
         self.break_watch_after: list[int] = []
         """How many events to send before the connection breaks, for each watch; later ones are not broken."""
         self.watch_end = asyncio.Event()
@@ -310,6 +311,13 @@ class FakeScheduler(SchedulerServiceServicer):
         self, request: api.GetTaskDependenciesRequest, context: Context
     ) -> api.GetTaskDependenciesResponse:
         raise AssertionError("the command line asks ExplainTask")
+
+    async def ExportExecution(  # noqa: N802
+        self, request: api.ExportExecutionRequest, context: Context
+    ) -> AsyncIterator[api.ExportExecutionResponse]:
+        self._find(request.execution_id)
+        for response in self.exported:
+            yield response
 
     def _find(self, execution_id: str) -> Execution:
         for each in self.executions:

@@ -29,12 +29,13 @@ from nodeflow_shared.retry import as_lost_connection
 from nodeflow_shared.status import DETAILS_KEY, from_rpc_error
 
 Q = TypeVar("Q", bound=Message)
-R = TypeVar("R", bound=Message)
+R = TypeVar("R")
 Q_contra = TypeVar("Q_contra", bound=Message, contravariant=True)
-R_co = TypeVar("R_co", bound=Message, covariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
 CALL_TIMEOUT_S: Final = 15.0
 UPLOAD_TIMEOUT_S: Final = 600.0
+EXPORT_TIMEOUT_S: Final = 600.0
 PIECE_BYTES: Final = 512 * 1024
 # How long a service that has answered before may be away, say because it is being restarted.
 PATIENCE_S: Final = 60.0
@@ -44,7 +45,7 @@ DISK_FULL: Final = "DISK_FULL"
 
 
 class _Call(Protocol[Q_contra, R_co]):
-    """What a unary method of a stub looks like."""
+    """What a method of a stub looks like that is answered once."""
 
     def __call__(self, request: Q_contra, /, *, timeout: float) -> Awaitable[R_co]: ...
 
@@ -61,8 +62,8 @@ class _Connection:
         self.met = False
         self._on_wait = on_wait
 
-    async def call(self, method: _Call[Q, R], request: Q) -> R:
-        """Make a unary call that may be repeated without harm, as all of ours may; raises NodeflowError.
+    async def call(self, method: _Call[Q, R], request: Q, *, timeout_s: float = CALL_TIMEOUT_S) -> R:
+        """Make a call that may be repeated without harm, as all of ours may; raises NodeflowError.
 
         Reads change nothing, and what changes something carries a request_id, or is the same when it is done twice. So
         a call without an answer in time is made again, too.
@@ -75,11 +76,11 @@ class _Connection:
             before_sleep=_Waits(self._on_wait) if self._on_wait is not None else None,
             reraise=True,
         )
-        return await retrying(self._call_once, method, request)
+        return await retrying(self._call_once, method, request, timeout_s)
 
-    async def _call_once(self, method: _Call[Q, R], request: Q) -> R:
+    async def _call_once(self, method: _Call[Q, R], request: Q, timeout_s: float) -> R:
         try:
-            response = await method(request, timeout=CALL_TIMEOUT_S)
+            response = await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             # The transport's own errors carry no details: what does was said by the service.
             self.met = self.met or any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ())
@@ -223,20 +224,38 @@ class Client:
         request = scheduler_service_pb2.GetExecutionRequest(execution_id=execution_id)
         return (await self._connection.call(self._stub.GetExecution, request)).execution
 
+    async def export(self, execution_id: str) -> list[scheduler_service_pb2.ExportExecutionResponse]:
+        """Return all that the log holds of an execution; begun again when the connection is lost."""
+        request = scheduler_service_pb2.ExportExecutionRequest(execution_id=execution_id)
+        return await self._connection.call(self._exported, request, timeout_s=EXPORT_TIMEOUT_S)
+
+    def _exported(
+        self, request: scheduler_service_pb2.ExportExecutionRequest, /, *, timeout: float
+    ) -> Awaitable[list[scheduler_service_pb2.ExportExecutionResponse]]:
+        return _all_of(self._stub.ExportExecution(request, timeout=timeout))
+
     async def executions(self, filter_text: str = "", *, limit: int = 100) -> list[execution_pb2.Execution]:
         """Return up to `limit` executions that pass the filter, newest first."""
-        found: list[execution_pb2.Execution] = []
+        return [execution async for execution in self.every_execution(filter_text, limit=limit)]
+
+    async def every_execution(
+        self, filter_text: str = "", *, limit: int | None = None
+    ) -> AsyncIterator[execution_pb2.Execution]:
+        """Yield the executions that pass the filter, newest first, a page at a time; all of them, or up to `limit`."""
+        left = limit
         token = ""
-        while len(found) < limit:
+        while left is None or left > 0:
             request = scheduler_service_pb2.ListExecutionsRequest(
-                page_size=min(limit - len(found), PAGE_SIZE), page_token=token, filter=filter_text
+                page_size=PAGE_SIZE if left is None else min(left, PAGE_SIZE), page_token=token, filter=filter_text
             )
             page = await self._connection.call(self._stub.ListExecutions, request)
-            found.extend(page.executions)
+            for execution in page.executions:
+                yield execution
+            if left is not None:
+                left -= len(page.executions)
             token = page.next_page_token
             if not token:
-                break
-        return found
+                return
 
     async def tasks(
         self,
@@ -327,6 +346,10 @@ class Client:
         if payload.WhichOneof("value") != "artifact":
             return payload.data
         return b"".join([data async for data in self.download(payload.artifact.digest)])
+
+
+async def _all_of(responses: AsyncIterable[R]) -> list[R]:
+    return [response async for response in responses]
 
 
 class WorkersClient:

@@ -14,6 +14,7 @@ from nodeflow.common.v1 import payload_pb2 as _payload_pb2
 from nodeflow.scheduler.v1 import event_pb2 as _event_pb2
 from nodeflow.scheduler.v1 import execution_pb2 as _execution_pb2
 from nodeflow.scheduler.v1 import explanation_pb2 as _explanation_pb2
+from nodeflow.scheduler.v1 import export_pb2 as _export_pb2
 from nodeflow.scheduler.v1 import log_line_pb2 as _log_line_pb2
 from nodeflow.scheduler.v1 import workflow_pb2 as _workflow_pb2
 import builtins as _builtins
@@ -1022,6 +1023,64 @@ class CancelExecutionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelExecutionResponse: _TypeAlias = CancelExecutionResponse  # noqa: Y015
+
+@_typing.final
+class ExportExecutionRequest(_message.Message):
+    """Which execution to export."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    execution_id: _builtins.str
+    """The execution."""
+    def __init__(
+        self,
+        *,
+        execution_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportExecutionRequest: _TypeAlias = ExportExecutionRequest  # noqa: Y015
+
+@_typing.final
+class ExportExecutionResponse(_message.Message):
+    """The next part of an execution's log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def execution(self) -> _export_pb2.IndexedExecution:
+        """Its line in the index. Set in the first response; and in the last one, if it came to its end in between."""
+
+    @_builtins.property
+    def workflow(self) -> _workflow_pb2.Workflow:
+        """Its workflow with the nodes, without the document. Set in the first response only."""
+
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[_export_pb2.CommittedChunk]:
+        """The next chunks, in order."""
+
+    def __init__(
+        self,
+        *,
+        execution: _export_pb2.IndexedExecution | None = ...,
+        workflow: _workflow_pb2.Workflow | None = ...,
+        chunks: _abc.Iterable[_export_pb2.CommittedChunk] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "workflow", b"workflow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "execution", b"execution", "workflow", b"workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportExecutionResponse: _TypeAlias = ExportExecutionResponse  # noqa: Y015
 
 @_typing.final
 class UploadArtifactRequest(_message.Message):

@@ -113,6 +113,11 @@ class SchedulerServiceStub:
                 request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelExecutionRequest.SerializeToString,
                 response_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelExecutionResponse.FromString,
                 _registered_method=True)
+        self.ExportExecution = channel.unary_stream(
+                '/nodeflow.scheduler.v1.SchedulerService/ExportExecution',
+                request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ExportExecutionRequest.SerializeToString,
+                response_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ExportExecutionResponse.FromString,
+                _registered_method=True)
         self.UploadArtifact = channel.stream_unary(
                 '/nodeflow.scheduler.v1.SchedulerService/UploadArtifact',
                 request_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.UploadArtifactRequest.SerializeToString,
@@ -252,6 +257,18 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportExecution(self, request, context):
+        """Streams what the log holds of an execution, to check it or to keep it: its line in the index and its workflow, then every committed chunk in the order of
+        the sequences.
+
+        The line is never behind the chunks: if the execution comes to its end while it is read, the last response has its line anew. The stream ends after the
+        last committed chunk. There is no cursor; after a break begin again. Errors: NOT_FOUND, INVALID_ARGUMENT (several executions have the prefix),
+        UNAVAILABLE (begin again).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UploadArtifact(self, request_iterator, context):
         """Stores bytes as an artifact of the caller's tenant. The first request carries the header; the rest carry data in order. Answered when they are durable.
         Uploading bytes that are already stored succeeds. Errors: INVALID_ARGUMENT (no header first, the digest does not fit), RESOURCE_EXHAUSTED (too large).
@@ -344,6 +361,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.CancelExecution,
                     request_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelExecutionRequest.FromString,
                     response_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelExecutionResponse.SerializeToString,
+            ),
+            'ExportExecution': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportExecution,
+                    request_deserializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ExportExecutionRequest.FromString,
+                    response_serializer=nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ExportExecutionResponse.SerializeToString,
             ),
             'UploadArtifact': grpc.stream_unary_rpc_method_handler(
                     servicer.UploadArtifact,
@@ -765,6 +787,33 @@ class SchedulerService:
             '/nodeflow.scheduler.v1.SchedulerService/CancelExecution',
             nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelExecutionRequest.SerializeToString,
             nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.CancelExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/nodeflow.scheduler.v1.SchedulerService/ExportExecution',
+            nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ExportExecutionRequest.SerializeToString,
+            nodeflow_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ExportExecutionResponse.FromString,
             options,
             channel_credentials,
             insecure,

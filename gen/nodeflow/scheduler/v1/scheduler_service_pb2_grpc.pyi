@@ -72,6 +72,14 @@ class SchedulerServiceStub:
     """Cancels an execution: nothing new starts, and attempts under way are told to stop. Answered once it is durable. A repeat, and a cancellation of an execution that is
     already CANCELLED, returns it as it is. Errors: NOT_FOUND, FAILED_PRECONDITION (it is COMPLETED or FAILED).
     """
+    ExportExecution: _aio.UnaryStreamMultiCallable[_scheduler_service_pb2.ExportExecutionRequest, _scheduler_service_pb2.ExportExecutionResponse]
+    """Streams what the log holds of an execution, to check it or to keep it: its line in the index and its workflow, then every committed chunk in the order of
+    the sequences.
+
+    The line is never behind the chunks: if the execution comes to its end while it is read, the last response has its line anew. The stream ends after the
+    last committed chunk. There is no cursor; after a break begin again. Errors: NOT_FOUND, INVALID_ARGUMENT (several executions have the prefix),
+    UNAVAILABLE (begin again).
+    """
     UploadArtifact: _aio.StreamUnaryMultiCallable[_scheduler_service_pb2.UploadArtifactRequest, _scheduler_service_pb2.UploadArtifactResponse]
     """Stores bytes as an artifact of the caller's tenant. The first request carries the header; the rest carry data in order. Answered when they are durable.
     Uploading bytes that are already stored succeeds. Errors: INVALID_ARGUMENT (no header first, the digest does not fit), RESOURCE_EXHAUSTED (too large).
@@ -226,6 +234,20 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_scheduler_service_pb2.CancelExecutionResponse]:
         """Cancels an execution: nothing new starts, and attempts under way are told to stop. Answered once it is durable. A repeat, and a cancellation of an execution that is
         already CANCELLED, returns it as it is. Errors: NOT_FOUND, FAILED_PRECONDITION (it is COMPLETED or FAILED).
+        """
+
+    @_abc_1.abstractmethod
+    def ExportExecution(
+        self,
+        request: _scheduler_service_pb2.ExportExecutionRequest,
+        context: _aio.ServicerContext[_scheduler_service_pb2.ExportExecutionRequest, _abc.AsyncIterator[_scheduler_service_pb2.ExportExecutionResponse]],
+    ) -> _abc.AsyncIterator[_scheduler_service_pb2.ExportExecutionResponse]:
+        """Streams what the log holds of an execution, to check it or to keep it: its line in the index and its workflow, then every committed chunk in the order of
+        the sequences.
+
+        The line is never behind the chunks: if the execution comes to its end while it is read, the last response has its line anew. The stream ends after the
+        last committed chunk. There is no cursor; after a break begin again. Errors: NOT_FOUND, INVALID_ARGUMENT (several executions have the prefix),
+        UNAVAILABLE (begin again).
         """
 
     @_abc_1.abstractmethod

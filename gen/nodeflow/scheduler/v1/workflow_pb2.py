@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$nodeflow/scheduler/v1/workflow.proto\x12\x15nodeflow.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n\x10WorkflowDocument\x12\x0e\n\x06source\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x11\n\tdirectory\x18\x03 \x01(\t\"\xee\x01\n\x08Workflow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x39\n\x08\x64ocument\x18\x03 \x01(\x0b\x32\'.nodeflow.scheduler.v1.WorkflowDocument\x12*\n\x05nodes\x18\x04 \x03(\x0b\x32\x1b.nodeflow.scheduler.v1.Node\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rinputs_schema\x18\x06 \x01(\t\x12\x13\n\x0bsource_path\x18\x07 \x01(\t\"m\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65pendencies\x18\x02 \x03(\t\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12\x0e\n\x06mapped\x18\x04 \x01(\x08\x12\x11\n\tcondition\x18\x05 \x01(\t\x12\r\n\x05stage\x18\x06 \x01(\t\"N\n\rDocumentFault\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$nodeflow/scheduler/v1/workflow.proto\x12\x15nodeflow.scheduler.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n\x10WorkflowDocument\x12\x0e\n\x06source\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x11\n\tdirectory\x18\x03 \x01(\t\"\xee\x01\n\x08Workflow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x39\n\x08\x64ocument\x18\x03 \x01(\x0b\x32\'.nodeflow.scheduler.v1.WorkflowDocument\x12*\n\x05nodes\x18\x04 \x03(\x0b\x32\x1b.nodeflow.scheduler.v1.Node\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rinputs_schema\x18\x06 \x01(\t\x12\x13\n\x0bsource_path\x18\x07 \x01(\t\"\x84\x01\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65pendencies\x18\x02 \x03(\t\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12\x0e\n\x06mapped\x18\x04 \x01(\x08\x12\x11\n\tcondition\x18\x05 \x01(\t\x12\r\n\x05stage\x18\x06 \x01(\t\x12\x15\n\rallow_failure\x18\x07 \x01(\x08\"N\n\rDocumentFault\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKFLOWDOCUMENT']._serialized_end=171
   _globals['_WORKFLOW']._serialized_start=174
   _globals['_WORKFLOW']._serialized_end=412
-  _globals['_NODE']._serialized_start=414
-  _globals['_NODE']._serialized_end=523
-  _globals['_DOCUMENTFAULT']._serialized_start=525
-  _globals['_DOCUMENTFAULT']._serialized_end=603
+  _globals['_NODE']._serialized_start=415
+  _globals['_NODE']._serialized_end=547
+  _globals['_DOCUMENTFAULT']._serialized_start=549
+  _globals['_DOCUMENTFAULT']._serialized_end=627
 # @@protoc_insertion_point(module_scope)

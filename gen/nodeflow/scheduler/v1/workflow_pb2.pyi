@@ -115,6 +115,7 @@ class Node(_message.Message):
     MAPPED_FIELD_NUMBER: _builtins.int
     CONDITION_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
+    ALLOW_FAILURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     summary: _builtins.str
@@ -125,6 +126,8 @@ class Node(_message.Message):
     """Its condition, if it has one."""
     stage: _builtins.str
     """Of a pipeline's job: its stage."""
+    allow_failure: _builtins.bool
+    """Whether what depends on it goes on when it has failed."""
     @_builtins.property
     def dependencies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The nodes it depends on."""
@@ -138,10 +141,11 @@ class Node(_message.Message):
         mapped: _builtins.bool = ...,
         condition: _builtins.str = ...,
         stage: _builtins.str = ...,
+        allow_failure: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "dependencies", b"dependencies", "mapped", b"mapped", "name", b"name", "stage", b"stage", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_failure", b"allow_failure", "condition", b"condition", "dependencies", b"dependencies", "mapped", b"mapped", "name", b"name", "stage", b"stage", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,6 +21,7 @@ from nodeflow_scheduler.domain.core import Core
 from nodeflow_scheduler.domain.ledger import Limits
 from nodeflow_scheduler.domain.messages import Input
 from nodeflow_scheduler.driver import INBOX_LIMIT, Driver
+from nodeflow_scheduler.exporting import Exporting
 from nodeflow_scheduler.intake import Intake
 from nodeflow_scheduler.library import Library
 from nodeflow_scheduler.outage import Outage
@@ -87,6 +88,7 @@ class SchedulerService:
             intake=intake,
             reading=reading,
             tailing=self._tailing,
+            exporting=Exporting(reading, journal, catalogue, library),
             library=library,
             catalogue=catalogue,
             artifacts=artifacts,

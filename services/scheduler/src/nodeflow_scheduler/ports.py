@@ -112,6 +112,23 @@ class Journal(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSlice:
+    """The next part of an execution's log, as it is stored; `wire/export.py` opens it."""
+
+    record: ExecutionRecord | None
+    """Its entry in the index, with the first part."""
+    chunks: Sequence[store_pb2.Chunk]
+
+
+class Archive(Protocol):
+    """Executions as they are stored, for those who want no more than that."""
+
+    def slices(self, execution_id: str, after_sequence: int) -> AsyncIterator[StoredSlice]:
+        """The committed log of an execution after a sequence. Raises NotFound."""
+        ...
+
+
 class Catalogue(Protocol):
     """The index of executions, and the store of workflow revisions."""
 

@@ -18,6 +18,7 @@ from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.lifecycle import TaskState
 from nodeflow_scheduler.domain.values import JSON, Stored
 from nodeflow_scheduler.domain.workflow import Workflow
+from nodeflow_scheduler.exporting import Exporting
 from nodeflow_scheduler.intake import SUBMISSIONS_LIMIT, Intake, Submission
 from nodeflow_scheduler.library import Library
 from nodeflow_scheduler.ports import Artifacts, Catalogue, Upload, Uploads
@@ -51,6 +52,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         intake: Intake,
         reading: Reading,
         tailing: Tailing,
+        exporting: Exporting,
         library: Library,
         catalogue: Catalogue,
         artifacts: Artifacts,
@@ -59,6 +61,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         self._intake = intake
         self._reading = reading
         self._tailing = tailing
+        self._exporting = exporting
         self._library = library
         self._catalogue = catalogue
         self._artifacts = artifacts
@@ -262,6 +265,14 @@ class SchedulerServicer(SchedulerServiceServicer):
     async def TailLogs(self, request: pb2.TailLogsRequest, context: Context) -> AsyncIterator[pb2.TailLogsResponse]:
         """See the proto."""
         async with aclosing(self._tailing.tail(DEFAULT_TENANT, request)) as responses:
+            async for response in responses:
+                yield response
+
+    async def ExportExecution(
+        self, request: pb2.ExportExecutionRequest, context: Context
+    ) -> AsyncIterator[pb2.ExportExecutionResponse]:
+        """See the proto."""
+        async with aclosing(self._exporting.export(DEFAULT_TENANT, request.execution_id)) as responses:
             async for response in responses:
                 yield response
 

@@ -10,9 +10,10 @@ from typing import Final, TypedDict
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState, TaskState
 from nodeflow.common.v1.payload_pb2 import Payload
 from nodeflow.scheduler.v1.log_pb2 import ExecutionStarted, LogChunk, LogRecord, TasksCompleted
+from nodeflow.scheduler.v1.scheduler_service_pb2 import ExportExecutionResponse
 from nodeflow.scheduler.v1.workflow_pb2 import Workflow
 
-from nodeflow_sdk.audit.history import NO_TASK, Fact, Graph, Items, Kind, Node, State, Submission
+from nodeflow_sdk.audit.history import NO_TASK, ExecutionHistory, Fact, Graph, Items, Kind, Node, State, Submission
 
 _EXECUTION_STATES: Final = {
     number: State(name.removeprefix("EXECUTION_STATE_")) for name, number in ExecutionState.items() if number
@@ -38,7 +39,35 @@ def graph_of(workflow: Workflow) -> Graph:
     """Return the graph of a workflow."""
     number = {node.name: place for place, node in enumerate(workflow.nodes)}
     return tuple(
-        Node(name=node.name, parents=tuple(number[name] for name in node.dependencies)) for node in workflow.nodes
+        Node(
+            name=node.name,
+            parents=tuple(number[name] for name in node.dependencies),
+            allow_failure=node.allow_failure,
+        )
+        for node in workflow.nodes
+    )
+
+
+def execution_of(responses: Sequence[ExportExecutionResponse]) -> ExecutionHistory:
+    """Return an execution as it was exported; at least the first response must be there. Raises UnknownRecord."""
+    lines = [response.execution for response in responses if response.HasField("execution")]
+    line = lines[-1]  # The newest: an execution may come to its end while it is read.
+    return ExecutionHistory(
+        execution_id=line.execution_id,
+        tenant=line.tenant,
+        shard=line.shard,
+        workflow=line.workflow,
+        revision=line.revision,
+        request_id=line.request_id,
+        state=execution_state(line.state),
+        task_count=line.task_count,
+        graph=graph_of(responses[0].workflow),
+        facts=tuple(
+            fact
+            for response in responses
+            for chunk in response.chunks
+            for fact in facts_of(chunk.log, first_sequence=chunk.first_sequence, first_offset=chunk.first_offset)
+        ),
     )
 
 

@@ -53,7 +53,7 @@ class Kind(StrEnum):
 class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """How an execution was accepted."""
 
-    tenant: str = DEFAULT_TENANT
+    tenant: str
     workflow: str = ""
     revision: str = ""
     request_id: str = ""

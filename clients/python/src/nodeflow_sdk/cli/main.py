@@ -12,9 +12,11 @@ from typer.core import TyperGroup
 
 from nodeflow_sdk.cli import (
     artifacts,
+    audit,
     contexts,
     diff,
     executions,
+    export,
     graph,
     init,
     logs,
@@ -74,6 +76,8 @@ for module in (
     graph,
     diff,
     open_page,
+    export,
+    audit,
     artifacts,
     workers,
     workflows,

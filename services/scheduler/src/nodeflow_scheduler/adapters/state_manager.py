@@ -16,7 +16,7 @@ from nodeflow.state_manager.v1.state_manager_service_pb2_grpc import StateManage
 
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.messages import Lease
-from nodeflow_scheduler.ports import Compiled, ExecutionRecord, Granted, LoggedChunk, WorkflowRecord
+from nodeflow_scheduler.ports import Compiled, ExecutionRecord, Granted, LoggedChunk, StoredSlice, WorkflowRecord
 from nodeflow_scheduler.wire.log import decode_chunk, started_in_chunk
 from nodeflow_scheduler.wire.snapshot import restore_snapshot, started_in
 from nodeflow_scheduler.wire.store import held_shards
@@ -80,7 +80,7 @@ class GrpcShardLeases:
 
 
 class GrpcJournal:
-    """A `Journal`."""
+    """A `Journal`, and an `Archive`."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = StateManagerServiceStub(channel)
@@ -133,6 +133,16 @@ class GrpcJournal:
                         time_ms=decoded.time_ms,
                         events=decoded.events,
                     )
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    async def slices(self, execution_id: str, after_sequence: int) -> AsyncIterator[StoredSlice]:
+        """See the port."""
+        request = manager_pb2.ReadExecutionRequest(execution_id=execution_id, after_sequence=after_sequence)
+        try:
+            async for response in self._stub.ReadExecution(request, timeout=READ_TIMEOUT_S):
+                record = response.record if response.HasField("record") else None
+                yield StoredSlice(record=record, chunks=response.chunks)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
 

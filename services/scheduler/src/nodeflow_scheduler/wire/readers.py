@@ -156,6 +156,7 @@ def _node_message(workflow: Workflow, node: NodeSpec) -> workflow_pb2.Node:
         mapped=node.map is not None,
         condition=node.when.text if node.when is not None else "",
         stage=node.stage,
+        allow_failure=node.allow_failure,
     )
 
 

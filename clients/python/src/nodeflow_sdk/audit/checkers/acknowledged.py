@@ -83,15 +83,24 @@ def _look_at_results(history: History, attempts: Attempts, findings: Findings) -
 
 
 def _look_at_attempts(history: History, attempts: Attempts, findings: Findings) -> None:
-    """What was written down of attempts is what the log gives."""
+    """What was written down of attempts is what the log gives; all of them, if it was done for an execution."""
+    named = {(noted.execution_id, noted.task, noted.attempt) for noted in history.attempts}
+    executions = {noted.execution_id for noted in history.attempts}
+    for key, found in attempts.items():
+        if found.execution_id in executions and key not in named:
+            findings.add(
+                found.execution_id, f"attempt {found.attempt} is in the log, and was not noted", task=found.task
+            )
     for noted in history.attempts:
         findings.judge("attempts")
-        found = attempts.get((noted.execution_id, noted.task, noted.attempt))
-        if found != noted:
-            ended = noted.end or "still lasting"
-            what = f"attempt {noted.attempt} was noted as {ended} under token {noted.token}; the log says "
-            log = f"{found.end or 'still lasting'} under token {found.token}" if found else "nothing of it"
-            findings.add(noted.execution_id, f"{what}{log}{_other_fields(noted, found)}", task=noted.task)
+        logged = attempts.get((noted.execution_id, noted.task, noted.attempt))
+        if logged != noted:
+            what = f"attempt {noted.attempt} was noted as {_words(noted)}; the log says {_words(logged)}"
+            findings.add(noted.execution_id, f"{what}{_other_fields(noted, logged)}", task=noted.task)
+
+
+def _words(attempt: Attempt | None) -> str:
+    return f"{attempt.end or 'still lasting'} under token {attempt.token}" if attempt else "nothing of it"
 
 
 def _other_fields(noted: Attempt, found: Attempt | None) -> str:

@@ -3,11 +3,10 @@
 Owns the course of an execution from its start to its end. Must not know what its tasks do.
 """
 
-from collections.abc import Iterator
 from typing import Final
 
 from nodeflow_sdk.audit.checkers.findings import Checker, Findings
-from nodeflow_sdk.audit.history import BEGINNINGS, NO_TASK, ExecutionHistory, Fact, History, Kind
+from nodeflow_sdk.audit.history import BEGINNINGS, NO_TASK, ExecutionHistory, History, Kind
 
 
 def _look(history: History, findings: Findings) -> None:
@@ -53,7 +52,7 @@ def _look_for_open_tasks(execution: ExecutionHistory, findings: Findings) -> Non
 
 def _look_for_life(history: History, execution: ExecutionHistory, findings: Findings) -> None:
     """When it is not over, an attempt lasts or is due, or something else that it waits for was named."""
-    if any(_under_way(execution.facts)):
+    if is_under_way(execution):
         return
     named = [each for each in history.explained if each.execution_id == execution.execution_id and each.reason]
     if not named:
@@ -61,14 +60,14 @@ def _look_for_life(history: History, execution: ExecutionHistory, findings: Find
         findings.add(execution.execution_id, what)
 
 
-def _under_way(facts: tuple[Fact, ...]) -> Iterator[int]:
-    """Yield tasks with an attempt that lasts, or that waits for its next one."""
+def is_under_way(execution: ExecutionHistory) -> bool:
+    """Whether an attempt lasts or is due, as far as the log says."""
     going: dict[int, bool] = {}
-    for fact in facts:
+    for fact in execution.facts:
         if fact.task != NO_TASK and fact.kind is not Kind.NODE_EXPANDED:
             lost = fact.kind is Kind.ATTEMPTS_LOST  # The next attempt is ready in the same commit.
             going[fact.task] = not (fact.ends_task or lost)
-    yield from (task + 1 for task, goes in going.items() if goes)
+    return any(going.values())
 
 
 PROGRESS: Final = Checker(
