@@ -134,6 +134,29 @@ def test_a_transaction_ends_though_nobody_waits_for_it_any_more() -> None:
         await asyncio.sleep(0.5)
         waiting.cancel()
         await write(journal, "b", done)
+        waiting = asyncio.create_task(write(journal, "c", done))
+        refused = asyncio.create_task(write(journal, "d", done))
+        await asyncio.sleep(0.5)
+        refused.cancel()
+        disk.full = True  # which nobody is told
+        await waiting
+        assert recovered(disk) == done == ["a", "b", "c"]
+
+    on_disk(scenario)
+
+
+def test_somebody_who_takes_no_time_writes_between_transactions() -> None:
+    async def scenario(disk: Disk) -> None:
+        done: list[str] = []
+        disk.sync_s = 1.0
+        journal: Journal[str] = disk.open("file")
+        waiting = asyncio.create_task(write(journal, "a", done))
+        await asyncio.sleep(0.5)
+        assert not journal.commit_at_once(lambda: "never", done.append)
+        await waiting
+        assert journal.commit_at_once(lambda: "b", done.append)
+        disk.full = True
+        assert not journal.commit_at_once(lambda: "never", done.append)
         assert recovered(disk) == done == ["a", "b"]
 
     on_disk(scenario)

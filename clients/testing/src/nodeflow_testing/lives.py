@@ -53,14 +53,20 @@ class Life:
 
     def strike_after(self, steps: int, strike: Callable[[], None]) -> None:
         """Call `strike` after that many more callbacks, in place of the next one. An earlier order is forgotten."""
-        self._disarm()
+        self.spare()
         self._steps_left, self._strike = steps, strike
         self._loop.watched += 1
+
+    def spare(self) -> None:
+        """Forget the order to strike, if there is one."""
+        if self._steps_left is not None:
+            self._steps_left, self._strike = None, _ignore
+            self._loop.watched -= 1
 
     def end(self) -> None:
         """Nothing it does counts any more. What was held is run, so that its tasks can be cancelled."""
         self.ended = True
-        self._disarm()
+        self.spare()
         self.resume()
 
     def keeps_back(self, handle: asyncio.Handle) -> bool:
@@ -72,14 +78,9 @@ class Life:
             self._steps_left -= 1
             if self._steps_left < 0:
                 strike = self._strike
-                self._disarm()
+                self.spare()
                 strike()
         return False
-
-    def _disarm(self) -> None:
-        if self._steps_left is not None:
-            self._steps_left, self._strike = None, _ignore
-            self._loop.watched -= 1
 
 
 LIFE: Final[ContextVar[Life | None]] = ContextVar("LIFE", default=None)

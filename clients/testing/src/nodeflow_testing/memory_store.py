@@ -66,9 +66,13 @@ class MemoryStore:
     async def release_shards(self, holder: str, shards: Sequence[HeldShard]) -> None:
         await self._commit(Tables.release_shards, holder, shards)
 
-    async def seize_shards(self, shards: Sequence[int]) -> None:
-        """End the leases of shards, whoever has them: the next to ask gets them, with a higher token."""
-        await self._commit(Tables.seize_shards, shards)
+    def seize_shards(self, shards: Sequence[int]) -> bool:
+        """End the leases of shards, whoever has them: the next to ask gets them, with a higher token.
+
+        Comes to nothing, and says so, while a transaction is under way or the disk is full.
+        """
+        name = Tables.seize_shards.__name__
+        return self._journal.commit_at_once(lambda: (name, self._clock.now_ms(), (shards,)), self._act)
 
     def shards_of(self, holder: str) -> list[int]:
         """Return the shards whose lease a holder had last."""

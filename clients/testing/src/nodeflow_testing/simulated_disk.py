@@ -118,8 +118,18 @@ class Journal(Generic[R]):
             record = self._write(make)
             self._sync()
             return act(record)
-        work = self._commit(make, act, sync_s)
-        return await asyncio.shield(asyncio.get_running_loop().create_task(work, name="transaction"))
+        work = asyncio.get_running_loop().create_task(self._commit(make, act, sync_s), name="transaction")
+        work.add_done_callback(_look_at)
+        return await asyncio.shield(work)
+
+    def commit_at_once(self, make: Callable[[], R], act: Callable[[R], object]) -> bool:
+        """Do the same as somebody who takes no time, unless a transaction is under way or there is no room."""
+        if self._turn.locked() or self._disk.full:
+            return False
+        record = self._write(make)
+        self._sync()
+        act(record)
+        return True
 
     async def require_room(self) -> None:
         """Raise DiskFull if there is none."""
@@ -150,3 +160,9 @@ class Journal(Generic[R]):
         """End whoever is dead: its transactions come to nothing."""
         if self._number != self._file.opened:
             raise asyncio.CancelledError
+
+
+def _look_at(transaction: asyncio.Task[T]) -> None:
+    """Nobody need wait for how it ends."""
+    if not transaction.cancelled():
+        transaction.exception()

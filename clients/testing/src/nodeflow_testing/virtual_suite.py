@@ -8,7 +8,6 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from itertools import pairwise
@@ -24,7 +23,6 @@ import nodeflow_state_manager.config
 import nodeflow_worker_manager.bootstrap
 import nodeflow_worker_manager.config
 from nodeflow_shared.server import Service
-from nodeflow_state_manager.ports import StoreFull
 from nodeflow_testing.loopback import LoopbackNetwork
 from nodeflow_testing.machine_clock import MachineClock
 from nodeflow_testing.memory_artifacts import MemoryArtifactFiles
@@ -188,7 +186,7 @@ class VirtualSuite:
     def kill_after(self, name: str, steps: int) -> None:
         """Let a process crash when that many more of its callbacks have run: between any two awaits.
 
-        It comes to nothing if the process ends before; an earlier order for it is forgotten.
+        It comes to nothing if the process ends before, or is spared; an earlier order for it is forgotten.
         """
 
         def strike() -> None:
@@ -197,6 +195,10 @@ class VirtualSuite:
 
         assert self.running(name), f"{name} does not run"
         self._processes[name].life.strike_after(steps, strike)
+
+    def spare(self, name: str) -> None:
+        """Take back an order to `kill_after`, if it was not carried out."""
+        self._processes[name].life.spare()
 
     async def ended(self, name: str) -> None:
         """Wait until a process does not run."""
@@ -225,12 +227,11 @@ class VirtualSuite:
     async def seize(self, what: int | str) -> None:
         """End the lease of a shard, or of all of a scheduler's, as the database has it: its holder is not told.
 
-        Whoever asks next gets them with a higher token. Nothing happens while the database cannot write.
+        Whoever asks next gets them with a higher token. Nothing happens while the database is busy or full.
         """
         shards = self.store.shards_of(what) if isinstance(what, str) else [what]
-        with suppress(StoreFull):
-            await self.store.seize_shards(shards)
-            self.faults["lost_lease"] += bool(shards)
+        if shards and self.store.seize_shards(shards):
+            self.faults["lost_lease"] += 1
 
     def shift_clock(self, name: str | None, seconds: float) -> None:
         """Set the wall clock of a process, or of the database, forwards or backwards; of all if no name is given.
