@@ -27,7 +27,9 @@ RECOVERY_S: Final = 5.0
 STALL_S: Final = 9.0
 """Until the last execution moves on: it may wait its turn behind the others, but for no lease to end (10 s)."""
 SLOTS: Final = 4
-STORM_FAULTS: Final = 6
+WAVES: Final = 2
+WAVE: Final = 3
+"""Faults in a wave of a storm."""
 RUN_TIMEOUT_S: Final = 100.0
 SHORT_LEASES: Final = {
     "NODEFLOW_SCHEDULER_LEASE_TIMEOUT_S": "1",
@@ -53,12 +55,23 @@ CASES: Final = (
 )
 
 
+EVIDENCE: Final[Mapping[Victim, tuple[str, str]]] = {
+    Victim.SCHEDULER: ("scheduler", "renewal_failed"),
+    Victim.STATE_MANAGER: ("scheduler", "renewal_failed"),
+    Victim.WORKER_MANAGER: ("worker", "lease_ending"),
+    Victim.WORKER: ("worker", "lease_ending"),
+}
+"""Where it is told that a lease ended, by who slept through it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
     """A fault, and when it is due."""
 
     share: float
     """The share of all tasks that are completed by then."""
+    delay_s: float = 0.0
+    """How long after that."""
     fault: Fault
 
 
@@ -70,10 +83,12 @@ class Plan:
     planned: Sequence[Planned]
     short_leases: bool = False
     workers: int = 1
+    evidence: tuple[str, str] | None = None
+    """A log that must tell of something, and the event: that the fault had the consequence that it is meant to have."""
 
     def __str__(self) -> str:
         """In words."""
-        said = "; ".join(f"{each.fault} at {each.share:.0%}" for each in self.planned)
+        said = "; ".join(f"{each.fault} at {each.share:.0%} and {each.delay_s:.1f} s" for each in self.planned)
         return f"seed {self.seed}: {said}"
 
     @property
@@ -91,23 +106,32 @@ def plan_case(victim: Victim, kind: Kind, seed: int) -> Plan:
         Kind.OVERSLEEP: random.uniform(1.2, 3.0),
     }
     planned = Planned(share=random.uniform(0.05, 0.5), fault=Fault(victim=victim, pause_s=pauses[kind]))
-    oversleeps = kind is Kind.OVERSLEEP
+    if kind is not Kind.OVERSLEEP:
+        return Plan(seed=seed, planned=[planned])
     # Only with another worker does anything begin while the one sleeps.
-    workers = 2 if oversleeps and victim is Victim.WORKER else 1
-    return Plan(seed=seed, planned=[planned], short_leases=oversleeps, workers=workers)
+    workers = 2 if victim is Victim.WORKER else 1
+    return Plan(seed=seed, planned=[planned], short_leases=True, workers=workers, evidence=EVIDENCE[victim])
 
 
 def plan_storm(seed: int) -> Plan:
-    """Return a plan of many faults of all kinds."""
+    """Return a plan of faults of all kinds in waves: those of one wave strike while others still last."""
     random = Random(f"storm {seed}")
     planned = [
-        Planned(
-            share=share,
-            fault=Fault(victim=random.choice(list(Victim)), pause_s=random.choice([None, random.uniform(0.1, 3.5)])),
-        )
-        for share in sorted(random.uniform(0.02, 0.8) for _ in range(STORM_FAULTS))
+        Planned(share=share, delay_s=random.uniform(0, 2), fault=fault)
+        for share in sorted(random.uniform(0.02, 0.6) for _ in range(WAVES))
+        for fault in _wave(random)
     ]
     return Plan(seed=seed, planned=planned, short_leases=random.random() < 0.5, workers=random.choice([1, 2]))
+
+
+def _wave(random: Random) -> Sequence[Fault]:
+    wave = [
+        Fault(victim=random.choice(list(Victim)), pause_s=random.choice([None, random.uniform(0.1, 3.5)]))
+        for _ in range(WAVE)
+    ]
+    # Agent and launcher guard each other: what outlasts the lease of one worker when neither can is not promised.
+    agent_stands_still = any(each.victim is Victim.WORKER and each.pause_s for each in wave)
+    return [each for each in wave if not (agent_stands_still and each.victim is Victim.LAUNCHER)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,36 +146,61 @@ class Measured:
 
 async def run_plan(plan: Plan, directory: Path) -> Measured:
     """Run a plan in an empty directory; raises AssertionError if anything does not hold."""
-    random, struck = Random(f"pids {plan.seed}"), list[Struck]()
-
-    async def disturb(seen: Seen) -> None:
-        for each in plan.planned:
-            await seen.until(each.share)
-            traces.look()
-            struck.append(await strike(suite, each.fault, random))
-
     marks = directory / "marks"
     marks.mkdir()
-    settings = SHORT_LEASES if plan.short_leases else {}
-    with running(directory, "--slots", str(SLOTS), environment=settings) as suite, _more_workers(suite, plan.workers):
-        traces = Traces(suite)
+    environment = SHORT_LEASES if plan.short_leases else {}
+    with (
+        running(directory, "--slots", str(SLOTS), environment=environment) as suite,
+        _more_workers(suite, plan.workers),
+    ):
+        traces, disturbance = Traces(suite), _Disturbance(suite, plan)
         async with asyncio.timeout(RUN_TIMEOUT_S), open_client(suite.address()) as client:
-            seen, outcome = await run_mixed(client, marks, disturb)
+            traces.look()
+            seen, outcome = await run_mixed(client, marks, disturbance.run)
         traces.look()
         memory = traces.memory()
 
     wrong = faults_of_run(seen.history(suite), seen, outcome, marks, may_lose_lines=plan.loses_agent)
     assert not wrong, "\n".join(wrong)
-    check_logs(suite)
-    assert suite.process.returncode == 0
-    assert traces.left_processes() == []
-    assert traces.left_directories() == []
+    _check_traces(suite, plan, traces)
     assert max(memory.values()) < MEMORY_LIMIT_BYTES, memory
-    over = struck[-1].end
+    over = max(each.end for each in disturbance.struck)
     measured = Measured(silence_s=seen.silence_s(over), stall_s=seen.stall_s(over))
     assert measured.silence_s < RECOVERY_S, measured
     assert measured.stall_s < STALL_S, measured
     return measured
+
+
+class _Disturbance:
+    """The faults of a plan, as they strike."""
+
+    def __init__(self, suite: Suite, plan: Plan) -> None:
+        self.struck: list[Struck] = []
+        self._suite = suite
+        self._plan = plan
+        self._random = Random(f"pids {plan.seed}")
+
+    async def run(self, seen: Seen) -> None:
+        """Strike whenever a fault is due."""
+        async with asyncio.TaskGroup() as group:
+            for each in self._plan.planned:
+                group.create_task(self._strike(seen, each), name=str(each.fault))
+
+    async def _strike(self, seen: Seen, planned: Planned) -> None:
+        await seen.until(planned.share)
+        await asyncio.sleep(planned.delay_s)
+        self.struck.append(await strike(self._suite, planned.fault, self._random))
+
+
+def _check_traces(suite: Suite, plan: Plan, traces: Traces) -> None:
+    """Assert what the stopped suite has left behind, and what not."""
+    check_logs(suite)
+    if plan.evidence is not None:
+        log, event = plan.evidence
+        assert event in (suite.data_dir / "logs" / f"{log}.log").read_text(), f"the {log} does not tell of {event}"
+    assert suite.process.returncode == 0
+    assert traces.left_processes() == []
+    assert traces.left_directories() == []
 
 
 @contextmanager

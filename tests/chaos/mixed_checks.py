@@ -22,6 +22,7 @@ def faults_of_run(history: History, seen: Seen, outcome: Outcome, marks: Path, *
         *map(str, check(history)),
         *_outputs(outcome),
         *_processes(history, seen, marks),
+        *_functions(seen, marks),
         *_lines(history, seen, outcome, may_lose_lines=may_lose_lines),
     ]
 
@@ -68,6 +69,15 @@ def _processes(history: History, seen: Seen, marks: Path) -> Iterator[str]:
                 yield f"two at a time: {where}"
             if told.count(f"begin {attempt}") != 1 or told.count(f"end {attempt}") != 1:
                 yield f"not run to its end once: {where}"
+
+
+def _functions(seen: Seen, marks: Path) -> Iterator[str]:
+    """No two attempts of a function at a time either."""
+    for number in seen.acknowledged:
+        if number % 4 == mixed_document.HOLDS:
+            told = (marks / f"hold-{number}").read_text().split()
+            if "overlap" in told or "end" not in told:
+                yield f"two at a time, or none to the end, of hold of execution {number}: {told}"
 
 
 def _lines(history: History, seen: Seen, outcome: Outcome, *, may_lose_lines: bool) -> Iterator[str]:

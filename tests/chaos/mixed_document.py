@@ -17,6 +17,8 @@ CHAIN: Final = 12
 FAN: Final = 8
 ITEMS: Final = 150
 JOBS: Final = 6
+HOLDS: Final = 2
+"""Executions with this remainder of 4 have a function that takes longer than a short lease."""
 LONG_TEXT: Final = 100_000
 # Every fault may cost an attempt that counts: a runner's death is blamed on the task that it was executing.
 RETRY: Final = {"attempts": 20, "backoff": {"initial": "50ms", "factor": 1.5, "max": "500ms", "jitter": 0.2}}
@@ -60,6 +62,11 @@ def _nodes() -> Mapping[str, Json]:
             "when": "${inputs.number % 2 == 0}",
         },
         "odd": {"function": "work:parity", "with": {"number": "${inputs.number}"}, "when": "${inputs.number % 2 == 1}"},
+        "hold": {
+            "function": "work:hold",
+            "with": {"number": "${inputs.number}", "marks": "${inputs.marks}"},
+            "when": f"${{inputs.number % 4 == {HOLDS}}}",
+        },
         "text": {"function": "work:long_text", "with": {"number": "${inputs.number}"}},
         "length": {"function": "work:length", "with": {"text": "${nodes.text.output}"}},
         "job": {

@@ -52,8 +52,8 @@ class Seen:
     async def until(self, share: float) -> None:
         """Return when that share of all tasks is completed."""
         while self.share < share:
-            self._arrived.clear()
-            await self._arrived.wait()
+            arrived = self._arrived
+            await arrived.wait()
 
     def acknowledge(self, number: int, execution_id: str) -> None:
         """Take in that a submission was acknowledged."""
@@ -75,6 +75,7 @@ class Seen:
         if completed:
             self.completions += [(time.monotonic(), number)] * completed
             self._arrived.set()
+            self._arrived = asyncio.Event()
 
     def history(self, suite: Suite) -> History:
         """Return what the stopped suite has left in its store, and what was seen from here."""

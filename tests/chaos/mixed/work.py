@@ -3,11 +3,14 @@
 Owns the functions. What looks at a run from outside (`tests/chaos/mixed_run.py`) must know what they return and print.
 """
 
+import fcntl
 import time
 from pathlib import Path
 
 NAP_S = 0.008
 LONG_TEXT = 100_000
+HELD_S = 1.2
+"""Longer than a short lease: it may begin before, and not end, while its worker stands still."""
 
 
 def begin(number: int, items: int, jobs: int) -> dict[str, list[int]]:
@@ -43,6 +46,19 @@ def is_first(mark: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def hold(number: int, marks: str) -> int:
+    """Hold a lock for a while, and say so if it is held already."""
+    with (Path(marks) / f"hold-{number}").open("a") as mark:
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            mark.write("overlap\n")
+        print("begin", file=mark, flush=True)
+        time.sleep(HELD_S)
+        print("end", file=mark, flush=True)
+    return number
 
 
 def long_text(number: int) -> str:
