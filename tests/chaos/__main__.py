@@ -26,6 +26,10 @@ _output: Final = Console()
 _progress: Final = Console(stderr=True, highlight=False)
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Passes over all cases, each with the next seed.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="The seed of the first pass.")] = 1,
@@ -81,4 +85,4 @@ def _table(results: dict[str, list[Measured]]) -> Table:
 if __name__ == "__main__":
     if sys.platform != "linux":
         raise SystemExit("chaos: processes of attempts, and so this matrix, need Linux")
-    typer.run(main)
+    app()

@@ -4,10 +4,9 @@ Owns the processes by name, and the faults. Must not know what the suite works o
 """
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -53,44 +52,47 @@ class Struck:
     """A fault that happened."""
 
     fault: Fault
-    pid: int
-    begin: float
     end: float
-    """Monotonic, as `begin`: of a kill the same moment, of a stop when it went on."""
+    """When it was over, monotonic: of a kill the moment itself, of a stop when the process went on."""
 
 
 async def strike(suite: Suite, fault: Fault, random: Random) -> Struck:
-    """Do it, to its end."""
-    pid = await _pid_of(suite, fault.victim, random)
-    begin = time.monotonic()
-    if fault.pause_s is None:
-        os.kill(pid, signal.SIGKILL)
-        return Struck(fault=fault, pid=pid, begin=begin, end=begin)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        # The pause is the fault itself: there is nothing to wait for.
-        await asyncio.sleep(fault.pause_s)
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    return Struck(fault=fault, pid=pid, begin=begin, end=time.monotonic())
-
-
-async def _pid_of(suite: Suite, victim: Victim, random: Random) -> int:
-    """Return a process id; waits while there is none, because its worker has just been restarted."""
+    """Do it, to its end. Other faults may strike the same process meanwhile."""
     while True:
-        found = list(_pids_of(suite, victim))
+        process = await _process_of(suite, fault.victim, random)
+        begin = time.monotonic()
+        try:
+            if fault.pause_s is None:
+                process.kill()
+                return Struck(fault=fault, end=begin)
+            process.suspend()
+        except psutil.NoSuchProcess:
+            continue  # another fault was quicker
+        try:
+            # The pause is the fault itself: there is nothing to wait for.
+            await asyncio.sleep(fault.pause_s)
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+        return Struck(fault=fault, end=time.monotonic())
+
+
+async def _process_of(suite: Suite, victim: Victim, random: Random) -> psutil.Process:
+    """Return a process; waits while there is none, because its worker has just been restarted."""
+    while True:
+        found = list(_processes_of(suite, victim))
         if found:
             return random.choice(found)
         await asyncio.sleep(0.05)
 
 
-def _pids_of(suite: Suite, victim: Victim) -> Iterator[int]:
+def _processes_of(suite: Suite, victim: Victim) -> Iterator[psutil.Process]:
     try:
         if victim in SERVICES:
-            yield psutil.Process(suite.pid(victim)).pid
+            yield psutil.Process(suite.pid(victim))
             return
         for child in psutil.Process(suite.pid(Victim.WORKER)).children():
             if any(word.endswith(_MARKS[victim]) for word in child.cmdline()):
-                yield child.pid
+                yield child
     except psutil.NoSuchProcess:
         return
