@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from nodeflow_shared.errors import NotFound
 from nodeflow_worker.adapters.local_processes import LocalProcesses
+from nodeflow_worker.adapters.session_journal import SessionJournal
 from nodeflow_worker.adapters.working_trees import WorkingTrees
 from nodeflow_worker.domain import events
 from nodeflow_worker.domain import instructions as do
@@ -35,6 +36,8 @@ class ProcessLab:
             os.environ if environment is None else environment,
             WorkingTrees(self._download),
         )
+        self.journal = SessionJournal(directory / "journal")
+        (directory / "journal").mkdir(exist_ok=True)
         self.outputs = OutputBuffer(limit_bytes=1 << 20, attempt_limit_bytes=64 << 20)
         self.outputs.on_added = self.deliver
         self.delivers = True
@@ -45,12 +48,15 @@ class ProcessLab:
     async def __aenter__(self) -> Self:
         self.processes.capture(self.outputs)
         self.processes.listen(self.handle)
+        self.journal.listen(self.handle)
+        self.journal.begin("lab")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.processes.close()
+        await self.journal.close()
         assert list((self.directory / "state").glob("*")) == []
 
     def deliver(self) -> None:
@@ -154,6 +160,12 @@ class ProcessLab:
             case do.Save():
                 saved = events.Saved(attempt=order.attempt, value=Stored(digest="sha256:o"))
                 asyncio.get_running_loop().call_soon(self.handle, saved)
+            case do.NoteProcess():
+                self.journal.note(order.attempt, order.process)
+            case do.Record():
+                self.journal.record(order.attempt)
+            case do.Forget():
+                self.journal.forget(order.attempts)
             case do.Report():
                 self.running += order.started
             case do.TellBid() | do.Fetch():

@@ -3,9 +3,7 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -329,51 +327,6 @@ class TestStops:
         for pid in map(int, lab.printed().split()):
             await lab.until(partial(gone, pid))
         assert await lab.outcome(["true"]) == b"null"
-
-
-AGENT = """\
-import asyncio, sys
-from pathlib import Path
-from tests.unit.worker.process_lab import ProcessLab
-
-async def main():
-    async with ProcessLab(Path(sys.argv[1])) as lab:
-        script = "echo $$; sleep 60 & echo $!; (setsid sh -c 'echo $$; exec sleep 61' &); sleep 60"
-        lab.assign(lab.attempt(script=script))
-        await lab.until(lambda: len(lab.printed().splitlines()) == 3)
-        print(*lab.printed().split(), flush=True)
-        await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
-
-
-def test_nothing_outlives_an_agent_that_is_killed(tmp_path: Path) -> None:
-    root = str(Path(__file__).parents[3])
-    agent = subprocess.Popen(
-        [sys.executable, "-c", AGENT, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": root},
-    )
-    assert agent.stdout is not None
-    with agent.stdout:
-        pids = list(map(int, agent.stdout.readline().split()))
-    assert len(pids) == 3
-    agent.kill()
-    agent.wait()
-    deadline = time.monotonic() + 10
-    while not all(map(gone, pids)) or list((tmp_path / "state").glob("*")):
-        assert time.monotonic() < deadline, [pid for pid in pids if not gone(pid)]
-        os.sched_yield()
-
-
-async def test_what_a_killed_worker_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    left = tmp_path / "state" / "processes-old"
-    (left / "1" / "work").mkdir(parents=True)
-    async with ProcessLab(tmp_path) as lab:
-        assert await lab.outcome(["true"]) == b"null"
-        assert not left.exists()
 
 
 async def test_a_large_output_is_stored(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ from nodeflow_worker.domain.values import (
     FailureKind,
     LeftFile,
     Outcome,
+    ProcessIdentity,
     State,
     Stored,
 )
 
+IDENTITY = ProcessIdentity(pid=7, start_ticks=70)
 FILE = LeftFile(name="out/a", path="/w/out/a", content_type="text/plain")
 
 
@@ -30,6 +32,10 @@ def ended(agent: Agent, one: Attempt, outcome: Outcome, *files: LeftFile) -> lis
     return [each for each in orders if not isinstance(each, do.TellBid)]
 
 
+def recorded(agent: Agent, *attempts: Attempt) -> list[do.Instruction]:
+    return agent.handle(events.Recorded(attempts=attempts), 1.5)
+
+
 def starts(*attempts: Attempt) -> list[do.StartProcess]:
     return [do.StartProcess(attempt=each) for each in attempts]
 
@@ -39,7 +45,7 @@ class TestSlots:
         agent = started_agent(slots=2)
         one, two, three = (process_attempt(task) for task in (1, 2, 3))
         assert assigned(agent, one, two, three) == starts(one, two)
-        assert ended(agent, one, b"1") == [do.Report(results=[one]), *starts(three)]
+        assert ended(agent, one, b"1") == [do.Record(attempt=one), *starts(three)]
 
     def test_runners_keep_off_the_slots_of_processes(self) -> None:
         agent = started_agent(slots=2)
@@ -47,7 +53,7 @@ class TestSlots:
         assert assigned(agent, process) == starts(process)
         assert assigned(agent, first, second) == [do.Feed(runner=1, directory="/d", attempts=[first])]
         feed = do.Feed(runner=2, directory="/d", attempts=[second])
-        assert ended(agent, process, b"1") == [do.Report(results=[process]), feed]
+        assert ended(agent, process, b"1") == [do.Record(attempt=process), feed]
 
     def test_each_side_has_half_when_both_wait(self) -> None:
         agent = started_agent(slots=2)
@@ -55,14 +61,14 @@ class TestSlots:
         functions = [attempt(task) for task in range(10, 14)]
         feed = do.Feed(runner=1, directory="/d", attempts=functions[:1])
         assert assigned(agent, *processes, *functions) == [*starts(processes[0]), feed]
-        assert ended(agent, processes[0], b"1") == [do.Report(results=[processes[0]]), *starts(processes[1])]
+        assert ended(agent, processes[0], b"1") == [do.Record(attempt=processes[0]), *starts(processes[1])]
 
     def test_a_single_slot_changes_hands(self) -> None:
         agent = started_agent(slots=1)
         processes, functions = [process_attempt(task) for task in (1, 2)], [attempt(task) for task in (3, 4)]
         assert assigned(agent, *processes, *functions) == starts(processes[0])
         feed = do.Feed(runner=1, directory="/d", attempts=functions[:1])
-        assert ended(agent, processes[0], b"1") == [do.Report(results=[processes[0]]), feed]
+        assert ended(agent, processes[0], b"1") == [do.Record(attempt=processes[0]), feed]
         orders = agent.handle(events.RunnerResults(runner=1, outcomes=[b"1"], spent=[]), 1.0)
         assert orders[:2] == [do.Report(results=functions[:1]), *starts(processes[1])]
 
@@ -82,8 +88,12 @@ class TestEnds:
         agent = started_agent()
         one = process_attempt()
         assigned(agent, one)
-        assert agent.handle(events.ProcessRunning(attempt=one), 0.1) == [do.Report(started=[one])]
-        assert ended(agent, one, b'{"a":1}') == [do.Report(results=[one])]
+        assert agent.handle(events.ProcessRunning(attempt=one, process=IDENTITY), 0.1) == [
+            do.Report(started=[one]),
+            do.NoteProcess(attempt=one, process=IDENTITY),
+        ]
+        assert ended(agent, one, b'{"a":1}') == [do.Record(attempt=one)]
+        assert recorded(agent, one) == [do.Report(results=[one])]
         assert (one.outcome, one.state) == (b'{"a":1}', State.FINISHED)
 
     def test_files_are_published_before_the_result_is_reported(self) -> None:
@@ -94,7 +104,7 @@ class TestEnds:
         assert agent.held()[0] == [one]
         artifacts = (("out/a", Stored(digest="sha256:1", size_bytes=2)),)
         orders = agent.handle(events.Saved(attempt=one, value=b"1", artifacts=artifacts), 2.0)
-        assert orders == [do.Report(results=[one]), do.Discard(attempt=one)]
+        assert orders == [do.Record(attempt=one), do.Discard(attempt=one)]
         assert (one.outcome, one.artifacts) == (b"1", artifacts)
 
     def test_files_that_cannot_be_stored_fail_the_attempt(self) -> None:
@@ -104,7 +114,7 @@ class TestEnds:
         ended(agent, one, b"1", FILE)
         failure = Failure(kind=FailureKind.TRANSIENT, reason="R", message="m", retryable=True)
         orders = agent.handle(events.TransferFailed(attempt=one, failure=failure), 2.0)
-        assert orders == [do.Report(results=[one]), do.Discard(attempt=one)]
+        assert orders == [do.Record(attempt=one), do.Discard(attempt=one)]
         assert (one.outcome, one.artifacts) == (failure, ())
 
     def test_a_cancelled_process_is_stopped_and_reported(self) -> None:
@@ -121,7 +131,7 @@ class TestEnds:
         one, two, three = (process_attempt(task) for task in (1, 2, 3))
         assigned(agent, one, two, three)
         assert agent.handle(events.CancelRequested(keys=[two.key], grace_s=3.0), 1.0) == [do.Report(results=[two])]
-        assert ended(agent, one, b"1") == [do.Report(results=[one]), *starts(three)]
+        assert ended(agent, one, b"1") == [do.Record(attempt=one), *starts(three)]
 
     def test_an_overdue_process_times_out(self) -> None:
         agent = started_agent()
@@ -139,14 +149,101 @@ class TestEnds:
         assigned(agent, one)
         assert agent.handle(events.LeaseEnding(), 1.0) == [do.KillProcess(attempt=one)]
         assert assigned(agent, two) == []
-        assert ended(agent, one, Ending.STOPPED, FILE) == [do.Discard(attempt=one), *starts(two)]
+        assert ended(agent, one, Ending.STOPPED, FILE) == [
+            do.Discard(attempt=one),
+            do.Forget(attempts=[one]),
+            *starts(two),
+        ]
 
     def test_files_that_are_being_stored_are_discarded_when_the_lease_ends(self) -> None:
         agent = started_agent(slots=1)
         one = process_attempt()
         assigned(agent, one)
         ended(agent, one, b"1", FILE)
-        assert agent.handle(events.LeaseEnding(), 1.0) == [do.Discard(attempt=one)]
+        assert agent.handle(events.LeaseEnding(), 1.0) == [do.Discard(attempt=one), do.Forget(attempts=[one])]
+
+
+class TestTheJournal:
+    def finished(self, agent: Agent, one: Attempt) -> Attempt:
+        assigned(agent, one)
+        ended(agent, one, b"1")
+        return one
+
+    def test_a_result_counts_as_live_until_it_is_recorded(self) -> None:
+        agent = started_agent()
+        one = self.finished(agent, process_attempt())
+        assert agent.held() == ([one], [])
+        recorded(agent, one)
+        assert agent.held() == ([], [one])
+
+    def test_functions_have_no_part_in_it(self) -> None:
+        agent = started_agent()
+        one = attempt()
+        assigned(agent, one)
+        orders = agent.handle(events.RunnerResults(runner=1, outcomes=[b"1"], spent=[]), 1.0)
+        assert do.Report(results=[one]) in orders
+        assert agent.handle(events.Acknowledged(result_ids=[1]), 1.0) == []
+
+    def test_an_acknowledged_result_is_forgotten(self) -> None:
+        agent = started_agent()
+        one = self.finished(agent, process_attempt())
+        recorded(agent, one)
+        assert agent.handle(events.Acknowledged(result_ids=[1]), 2.0) == [do.Forget(attempts=[one])]
+
+    def test_a_result_that_is_being_recorded_outlives_the_end_of_the_lease_but_not_the_session(self) -> None:
+        agent = started_agent()
+        one = self.finished(agent, process_attempt())
+        assert agent.handle(events.LeaseEnding(), 2.0) == []
+        assert recorded(agent, one) == [do.Report(results=[one])]
+        two = self.finished(agent, process_attempt(2))
+        agent.handle(events.SessionBegun(), 2.0)
+        assert recorded(agent, two) == []
+        assert agent.held() == ([], [])
+
+    def test_a_worker_that_drains_stays_until_all_is_recorded_and_acknowledged(self) -> None:
+        agent = started_agent()
+        one = self.finished(agent, process_attempt())
+        assert do.Leave() not in agent.handle(events.DrainRequested(), 2.0)
+        recorded(agent, one)
+        orders = agent.handle(events.Acknowledged(result_ids=[1]), 2.0)
+        assert orders == [do.Forget(attempts=[one]), do.Leave()]
+
+    def left(self, task: int = 1, number: int = 1) -> Attempt:
+        attempt = process_attempt(task, number)
+        attempt.outcome = b"1"
+        return attempt
+
+    def test_results_of_dead_sessions_are_held_like_our_own(self) -> None:
+        agent = started_agent()
+        one, two = self.left(1), self.left(2)
+        assert agent.handle(events.LeftBehind(results=[one, two]), 0.0) == []
+        assert agent.held() == ([], [one, two])
+        assert (one.result_id, two.result_id) == (1, 2)
+        assert agent.handle(events.Acknowledged(result_ids=[1, 2]), 0.0) == [do.Forget(attempts=[one, two])]
+        assert agent.held() == ([], [])
+
+    def test_they_take_no_slots(self) -> None:
+        agent = started_agent(slots=1)
+        agent.handle(events.LeftBehind(results=[self.left(1)]), 0.0)
+        two = process_attempt(2)
+        assert assigned(agent, two) == starts(two)
+
+    def test_one_that_a_newer_attempt_has_overtaken_is_forgotten(self) -> None:
+        agent = started_agent()
+        newer = process_attempt(1, 2)
+        assigned(agent, newer)
+        late, same = self.left(1, 1), self.left(1, 2)
+        orders = agent.handle(events.LeftBehind(results=[late, same]), 0.0)
+        assert orders == [do.Forget(attempts=[late, same])]
+        assert agent.held() == ([newer], [])
+
+    def test_the_next_attempt_of_a_task_may_come_while_an_old_result_is_held(self) -> None:
+        agent = started_agent()
+        agent.handle(events.LeftBehind(results=[self.left(1, 1)]), 0.0)
+        newer = process_attempt(1, 2)
+        assert assigned(agent, newer) == starts(newer)
+        agent.handle(events.Acknowledged(result_ids=[1]), 0.0)
+        assert agent.held() == ([newer], [])
 
 
 class TestBehindALongTask:

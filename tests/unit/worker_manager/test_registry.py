@@ -257,15 +257,37 @@ def test_a_lease_ends_after_the_last_heartbeat_and_the_session_never_comes_back(
     assert isinstance(core.when(ev.EndsRecorded(session_ids=("A",)), hello(3))[0], do.Register)
 
 
-def test_a_replaced_session_ends_at_once(core: Core) -> None:
+def test_a_replaced_session_ends_behind_the_first_report_of_its_successor(core: Core) -> None:
     core.when(*attached(shard_0=5), *connected(), ev.WorkerLost(connection=1))
     assert core.when(hello(2, "B", replaced=["A"]), registered("B", created=False)) == [
-        do.SendClosed(stream=7, session_id="A", reason=EndReason.REPLACED),
-        do.RecordEnds(session_ids=("A",)),
         do.Welcome(connection=2, newly_registered=False),
         do.SendOpened(stream=7, sessions=(opened("B"),)),
     ]
+    [refused] = core.when(hello(3, "A"))
+    assert isinstance(refused, do.CloseConnection)
+    assert isinstance(refused.error, IllegalState)
+    assert core.when(ev.HeldReceived(connection=2, held=held((0, "left by A")))) == [
+        do.SendHeld(stream=7, session_id="B", generation=1, held=held((0, "left by A"))),
+        do.SendClosed(stream=7, session_id="A", reason=EndReason.REPLACED),
+        do.RecordEnds(session_ids=("A",)),
+    ]
     assert set(core.core.sessions) == {"B"}
+
+
+def test_a_replaced_session_gets_nothing_more_while_its_successor_has_not_reported(core: Core) -> None:
+    core.when(*attached(shard_0=5), *connected())
+    orders = core.when(hello(2, "B", replaced=["A"]), registered("B", created=False))
+    assert isinstance(orders[0], do.CloseConnection)
+    assert orders[1] == do.SendCapacity(stream=7, session_id="A", capacity=NO_CAPACITY)
+    assert core.when(assign(7, (0, 5, "late"))) == []
+    assert core.when(reports((0, "late"))) == []
+
+
+def test_a_successor_that_reports_on_a_later_stream_ends_what_it_replaced_then(core: Core) -> None:
+    core.when(*attached(shard_0=5), *connected(), hello(2, "B", replaced=["A"]), registered("B"))
+    core.when(ev.WorkerLost(connection=2), hello(3, "B"))
+    orders = core.when(ev.HeldReceived(connection=3, held=held()))
+    assert orders[1] == do.SendClosed(stream=7, session_id="A", reason=EndReason.REPLACED)
 
 
 def test_a_session_replaced_while_it_was_recorded_is_ended_again_afterwards(core: Core) -> None:

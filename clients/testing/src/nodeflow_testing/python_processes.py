@@ -5,7 +5,7 @@ Owns the port `Processes` for that. Must not start anything.
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -14,10 +14,11 @@ from nodeflow_testing.python_calls import Stubs, outcome_of_call
 from nodeflow_testing.python_runners import Abort, OutputOf
 from nodeflow_worker.domain.events import ProcessEnded, ProcessEvent, ProcessOverdue, ProcessRunning
 from nodeflow_worker.domain.output import OutputBuffer
-from nodeflow_worker.domain.values import Attempt, Ending, Failure, FailureKind, Key, Outcome
+from nodeflow_worker.domain.values import Attempt, Ending, Failure, FailureKind, Key, Outcome, ProcessIdentity
 
 NOT_STUBBED: Final = "PROCESS_NOT_STUBBED"
 RUNNING_AFTER_S: Final = 0.002
+NO_PROCESS: Final = ProcessIdentity(pid=0, start_ticks=0)
 
 
 class PythonProcesses:
@@ -58,6 +59,9 @@ class PythonProcesses:
     def guard(self, until: float) -> None:
         """Do nothing: stubs stand still with us."""
 
+    async def end_left(self, noted: Sequence[ProcessIdentity]) -> None:
+        """Do nothing: stubs end with their worker."""
+
     async def close(self) -> None:
         self._tell = _ignore
         for running in list(self._running.values()):
@@ -66,7 +70,8 @@ class PythonProcesses:
     async def _worked(self, attempt: Attempt) -> None:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        timers = [loop.call_later(RUNNING_AFTER_S, self._say, ProcessRunning(attempt=attempt))]
+        running = ProcessRunning(attempt=attempt, process=NO_PROCESS)
+        timers = [loop.call_later(RUNNING_AFTER_S, self._say, running)]
         if attempt.spec.timeout_s is not None:
             timers.append(loop.call_later(attempt.spec.timeout_s, self._say, ProcessOverdue(attempt=attempt)))
         output = OutputOf(self._outputs, attempt, self._clock)

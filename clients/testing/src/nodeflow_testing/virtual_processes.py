@@ -16,7 +16,9 @@ from nodeflow_shared.server import Service
 from nodeflow_testing.lives import Life
 from nodeflow_testing.loopback import LoopbackNetwork, LoopbackServer
 from nodeflow_testing.machine_clock import MachineClock
+from nodeflow_testing.memory_journal import Kept, MemoryJournal
 from nodeflow_testing.memory_sessions import MemorySessions
+from nodeflow_testing.scripted_processes import ScriptedProcesses
 from nodeflow_testing.virtual_loop import VirtualLoop
 from nodeflow_testing.virtual_runners import VirtualRunners
 from nodeflow_worker.ports import Processes
@@ -47,7 +49,7 @@ Equip = Callable[[Context, MachineClock], Equipment]
 
 
 class WorkerMachine:
-    """What outlives a worker's process: which of its sessions are dead, and what its runners did."""
+    """What outlives a worker's process: which of its sessions are dead, their journals, and what was executed."""
 
     def __init__(self, number: int, equip: Equip, slots: int, loop: VirtualLoop) -> None:
         self._number = number
@@ -55,10 +57,12 @@ class WorkerMachine:
         self._slots = slots
         self._loop = loop
         self._sessions: MemorySessions | None = None
-        self._dead: Sequence[str] = ()
+        self._kept = Kept()
+        self._journal = MemoryJournal(self._kept)
         self.life = Life(loop)
         """The runners' life, not the agent's: a paused agent's runners go on."""
         self.lives: list[VirtualRunners] = []
+        self.processes: list[ScriptedProcesses] = []
 
     def builder(self, name: str, network: LoopbackNetwork, clock: MachineClock) -> Builder:
         """Return what builds the worker for its next life."""
@@ -72,6 +76,9 @@ class WorkerMachine:
             self.life = Life(self._loop)
             equipment = self._equip(self.life.context, clock)
             self.lives.append(equipment.runners)
+            if isinstance(equipment.processes, ScriptedProcesses):
+                self.processes.append(equipment.processes)
+            self._journal = MemoryJournal(self._kept)
             return await nodeflow_worker.bootstrap.build(
                 settings,
                 connect=network.connector(address_of(name)),
@@ -79,14 +86,23 @@ class WorkerMachine:
                 runners=equipment.runners,
                 processes=equipment.processes,
                 sessions=self._sessions,
+                journal=self._journal,
             )
 
         return build
 
     def crash(self) -> None:
-        """The runners die with their agent."""
+        """Runners and processes die with their agent."""
         self.life.end()
         self.lives[-1].kill_all()
+        for each in self.processes[-1:]:
+            each.kill_all()
+        self._journal.crash()
+
+    @property
+    def executors(self) -> Sequence[VirtualRunners | ScriptedProcesses]:
+        """What has executed tasks, in all lives."""
+        return [*self.lives, *self.processes]
 
 
 class Process:

@@ -284,7 +284,7 @@ class VirtualRunner:
             case Died():
                 self._later(duration_s, self.die_now, scripted.cause, False)
             case _:
-                self._later(duration_s, self._end, _outcome(scripted), duration_s)
+                self._later(duration_s, self._end, outcome_of(scripted), duration_s)
 
     def _call(self, attempt: Attempt) -> tuple[float, Scripted]:
         arguments = json.loads(attempt.arguments)
@@ -348,7 +348,8 @@ def _ignore(_event: RunnerEvent) -> None:
     """Before anyone listens, and after the end."""
 
 
-def _outcome(scripted: Scripted) -> Outcome:
+def outcome_of(scripted: Scripted) -> Outcome:
+    """What a script means to the worker."""
     match scripted:
         case Value(bytes() as data):
             return Stored(content_type="application/octet-stream", data=data)

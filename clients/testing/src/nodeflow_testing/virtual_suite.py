@@ -28,6 +28,7 @@ from nodeflow_testing.machine_clock import MachineClock
 from nodeflow_testing.memory_artifacts import MemoryArtifactFiles
 from nodeflow_testing.memory_store import MemoryStore
 from nodeflow_testing.memory_task_logs import MemoryLogStore
+from nodeflow_testing.scripted_processes import ScriptedProcesses
 from nodeflow_testing.simulated_disk import Disk
 from nodeflow_testing.virtual_loop import VirtualLoop
 from nodeflow_testing.virtual_processes import (
@@ -52,7 +53,7 @@ DATABASE: Final = "database"
 class VirtualSuite:
     """`async with VirtualSuite(functions) as suite:` inside `virtual_loop.run`.
 
-    `equip` gives workers something else than scripted `functions` to execute tasks with.
+    `equip` gives workers something else than scripted `functions`, which are programs as well, to execute tasks with.
     Its processes are named state-manager, worker-manager, scheduler, scheduler-2, …, worker-1, worker-2, …; one that
     fails by itself ends the block with its error. `store`, `files` and `log_store` are what is on the disk. Schedulers
     compete for all shards: the first one gets them, and another does when its leases end.
@@ -111,8 +112,11 @@ class VirtualSuite:
 
     @property
     def executed(self) -> list[tuple[str, str, int, int]]:
-        """(function, execution_id, task_number, attempt_number) of each task that any runner began, by worker."""
-        return [each for worker in self._workers.values() for runners in worker.lives for each in runners.executed]
+        """(function, execution_id, task_number, attempt_number) of each task that was begun, by worker.
+
+        For a process its program stands in the function's place.
+        """
+        return [each for worker in self._workers.values() for life in worker.executors for each in life.executed]
 
     @property
     def spans(self) -> list[Span]:
@@ -123,7 +127,7 @@ class VirtualSuite:
     def spans_by_worker(self) -> dict[str, list[Span]]:
         """The same, by worker, over all its lives."""
         return {
-            name: [each for runners in worker.lives for each in runners.spans] for name, worker in self._workers.items()
+            name: [each for life in worker.executors for each in life.spans] for name, worker in self._workers.items()
         }
 
     def together(self) -> list[tuple[Span, Span]]:
@@ -318,6 +322,9 @@ class VirtualSuite:
 
 def _scripted(functions: Mapping[str, Simulated]) -> Equip:
     def equip(context: Context, clock: MachineClock) -> Equipment:
-        return Equipment(runners=VirtualRunners(functions, context=context, clock=clock))
+        return Equipment(
+            runners=VirtualRunners(functions, context=context, clock=clock),
+            processes=ScriptedProcesses(functions, context),
+        )
 
     return equip

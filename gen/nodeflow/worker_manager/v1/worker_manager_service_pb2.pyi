@@ -147,8 +147,8 @@ class Hello(_message.Message):
     """The version of the worker's software."""
     @_builtins.property
     def replaced_session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sessions of earlier processes of this worker that are certainly dead, because this process holds their lock. Their attempts are lost at once,
-        without waiting for the lease to end.
+        """Sessions of earlier processes of this worker that are certainly dead, because this process holds their lock. They end when the first
+        `held` has come, without waiting for their leases: results of theirs that it has count, and all else that they held is lost.
         """
 
     @_builtins.property
@@ -217,7 +217,7 @@ class HeldAttempts(_message.Message):
 
     @_builtins.property
     def unacknowledged(self) -> _containers.RepeatedCompositeFieldContainer[_attempt_pb2.AttemptResult]:
-        """Results that were not acknowledged yet."""
+        """Results that were not acknowledged yet, also those that sessions which the hello replaces had left."""
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from nodeflow_shared.errors import StartupError
 from nodeflow_shared.server import WHOLE
 from nodeflow_worker.adapters.local_processes import LocalProcesses
 from nodeflow_worker.adapters.runner_process import RunnerProcesses
+from nodeflow_worker.adapters.session_journal import SessionJournal
 from nodeflow_worker.adapters.session_locks import SessionLocks
 from nodeflow_worker.adapters.worker_manager import WorkerManager
 from nodeflow_worker.adapters.working_trees import WorkingTrees
@@ -20,7 +21,7 @@ from nodeflow_worker.config import Settings
 from nodeflow_worker.domain.agent import Agent
 from nodeflow_worker.domain.output import OutputBuffer
 from nodeflow_worker.driver import Driver
-from nodeflow_worker.ports import Processes, Runners, Sessions
+from nodeflow_worker.ports import Journal, Processes, Runners, Sessions
 from nodeflow_worker.wire import WireWriter
 
 
@@ -38,6 +39,7 @@ class WorkerService:
         runners: Runners,
         processes: Processes,
         sessions: Sessions,
+        journal: Journal,
         channel: grpc.aio.Channel,
         ready: asyncio.Event,
     ) -> None:
@@ -46,6 +48,7 @@ class WorkerService:
         self._runners = runners
         self._processes = processes
         self._sessions = sessions
+        self._journal = journal
         self._channel = channel
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -64,6 +67,7 @@ class WorkerService:
         await self._runners.close()
         await self._processes.close()
         await self._channel.close()
+        await self._journal.close()
         self._sessions.close()
 
 
@@ -75,6 +79,7 @@ async def build(
     runners: Runners | None = None,
     processes: Processes | None = None,
     sessions: Sessions | None = None,
+    journal: Journal | None = None,
 ) -> WorkerService:
     """Build a worker from its settings; tests put in a channel, a clock and what executes tasks of their own."""
     channel = connect(settings.worker_manager)
@@ -84,6 +89,7 @@ async def build(
     processes = processes or local
     runners = runners or RunnerProcesses(settings.path, os.environ, local.watch)
     sessions = sessions or _session_locks(settings)
+    journal = journal or SessionJournal(settings.state_dir / settings.worker_id)
     ready = asyncio.Event()
     driver = Driver(
         agent=Agent(slots=settings.slots, max_credits=settings.max_credits),
@@ -96,11 +102,18 @@ async def build(
             limit_bytes=settings.log_buffer_bytes, attempt_limit_bytes=settings.attempt_log_limit_bytes
         ),
         sessions=sessions,
+        journal=journal,
         clock=clock or SystemClock(),
         ready=ready,
     )
     return WorkerService(
-        driver=driver, runners=runners, processes=processes, sessions=sessions, channel=channel, ready=ready
+        driver=driver,
+        runners=runners,
+        processes=processes,
+        sessions=sessions,
+        journal=journal,
+        channel=channel,
+        ready=ready,
     )
 
 

@@ -40,7 +40,9 @@ class Settings(ServiceSettings):
         ge=1 << 20,
         description="bytes of output that wait for delivery, before those that write are slowed",
     )
-    state_dir: Path = Field(Path(".nodeflow/worker"), description="directory for locks of sessions, and for processes")
+    state_dir: Path = Field(
+        Path(".nodeflow/worker"), description="directory for locks and journals of sessions, and for processes"
+    )
     path: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description=f"directories to import functions from, separated by {os.pathsep!r}"
     )

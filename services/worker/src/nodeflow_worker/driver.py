@@ -4,7 +4,7 @@ Owns the life of the Connect stream and the timers of heartbeat and lease. Decid
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final, assert_never
@@ -26,6 +26,7 @@ from nodeflow_worker.ports import (
     Held,
     Hello,
     Incoming,
+    Journal,
     LogSink,
     Manager,
     Processes,
@@ -57,6 +58,7 @@ class Driver:
         log_sink: LogSink,
         outputs: OutputBuffer,
         sessions: Sessions,
+        journal: Journal,
         clock: Clock,
         ready: asyncio.Event,
     ) -> None:
@@ -65,6 +67,8 @@ class Driver:
         self._processes = processes
         self._manager = manager
         self._sessions = sessions
+        self._journal = journal
+        self._taken_over: set[str] = set()
         self._clock = clock
         self._ready = ready
         self._transfers = Transfers(artifacts, clock, self.handle)
@@ -89,7 +93,10 @@ class Driver:
         self._processes.capture(self._outputs)
         self._runners.listen(self.handle)
         self._processes.listen(self.handle)
+        self._journal.listen(self.handle)
+        await self._processes.end_left(())
         self._session = self._sessions.begin()
+        self._journal.begin(self._session)
         backoff = Backoff()
         try:
             async with asyncio.TaskGroup() as group:
@@ -143,6 +150,12 @@ class Driver:
         match order:
             case do.Feed():
                 self._runners.feed(order.runner, order.directory, order.attempts)
+            case do.Record():
+                self._journal.record(order.attempt)
+            case do.NoteProcess():
+                self._journal.note(order.attempt, order.process)
+            case do.Forget():
+                self._journal.forget(order.attempts)
             case do.Report():
                 self._waiting.add(order.started, order.results, order.refused)
                 self._wake()
@@ -199,6 +212,7 @@ class Driver:
         if self._session_over or self._clock.monotonic() >= self._agent.lease.ends_at:
             self._begin_session()
         dead = self._sessions.dead()
+        await self._take_over(dead)
         bid = self._agent.bid
         hello = Hello(session_id=self._session, replaced_session_ids=dead, slots=bid.slots, credits=bid.credits)
         self._outbound = outbound = Outbound(hello, self._waiting)
@@ -210,7 +224,7 @@ class Driver:
             ):
                 async for message in incoming:
                     if isinstance(message, events.Welcomed):
-                        self._sessions.forget(dead)
+                        self._part_from(dead)
                         backoff.reset()
                         self._welcome(message, hello_sent_at, outbound)
                     else:
@@ -227,6 +241,7 @@ class Driver:
             self._outbound = None
             outbound.close()
             if outbound.ended:
+                self._journal.drop([self._session])
                 self._sessions.end()
                 self._left.set()
         if outbound.ended:
@@ -234,11 +249,32 @@ class Driver:
             await asyncio.Event().wait()
 
     def _begin_session(self) -> None:
-        over = self._session
+        over, results = self._session, len(self._agent.held()[1])
         self._session_over = False
         self._session = self._sessions.begin()
-        _log.warning("session_lost", session_id=over, new_session_id=self._session)
+        _log.warning("session_lost", session_id=over, new_session_id=self._session, dropped_results=results)
         self.handle(events.SessionBegun())
+        self._journal.begin(self._session)
+
+    async def _take_over(self, dead: Sequence[str]) -> None:
+        """Make the results of dead sessions ours, and end what they still run, before we say that they are dead.
+
+        From then on all that they held is lost, but for what the first report of this session has results of.
+        """
+        found = [each for each in dead if each not in self._taken_over]
+        if not found:
+            return
+        left = await self._journal.take_over(found)
+        await self._processes.end_left(left.processes)
+        self._taken_over.update(found)
+        _log.info("taken_over", sessions=found, results=len(left.results), unfinished=left.unfinished)
+        self.handle(events.LeftBehind(results=left.results))
+
+    def _part_from(self, dead: Sequence[str]) -> None:
+        """The worker-manager was told of dead sessions: nothing of theirs is needed any more."""
+        self._journal.drop(dead)
+        self._sessions.forget(dead)
+        self._taken_over.difference_update(dead)
 
     def _welcome(self, message: events.Welcomed, hello_sent_at: float, outbound: Outbound) -> None:
         self._patience.reschedule(None)

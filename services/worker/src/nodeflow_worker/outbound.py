@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Self
 
-from nodeflow_worker.domain.agent import ARTIFACT_BYTES
+from nodeflow_worker.domain.unacknowledged import ARTIFACT_BYTES
 from nodeflow_worker.domain.values import Attempt, Outcome, Stored
 from nodeflow_worker.ports import Beat, Goodbye, Held, Hello, Outgoing, Updates
 

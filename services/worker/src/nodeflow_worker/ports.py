@@ -1,4 +1,4 @@
-"""What the driver needs from outside: runners, processes, artifacts, the worker-manager, and the locks of sessions.
+"""What the driver needs from outside: runners, processes, artifacts, the worker-manager, sessions and their journal.
 
 Owns the interfaces and the messages in the domain's terms. Must not know processes, gRPC or files.
 """
@@ -15,11 +15,12 @@ from nodeflow_worker.domain.events import (
     DrainRequested,
     HeldRequested,
     ProcessEvent,
+    Recorded,
     RunnerEvent,
     Welcomed,
 )
 from nodeflow_worker.domain.output import Batch, OutputBuffer
-from nodeflow_worker.domain.values import Attempt, Stored
+from nodeflow_worker.domain.values import Attempt, Key, ProcessIdentity, Stored
 
 
 class Runners(Protocol):
@@ -105,6 +106,10 @@ class Processes(Protocol):
 
         A later call moves the time.
         """
+        ...
+
+    async def end_left(self, noted: Sequence[ProcessIdentity]) -> None:
+        """End all that runs on after a worker here was killed, and what was noted of it; return when it is gone."""
         ...
 
     async def close(self) -> None:
@@ -207,6 +212,53 @@ class Sessions(Protocol):
 
     def close(self) -> None:
         """Release the locks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What dead sessions left: results that nobody acknowledged, and attempts whose processes had not ended."""
+
+    results: tuple[Attempt, ...] = ()
+    """Earlier attempts of a task come before later ones."""
+    unfinished: tuple[Key, ...] = ()
+    processes: tuple[ProcessIdentity, ...] = ()
+    """Those of the unfinished that may still run."""
+
+
+class Journal(Protocol):
+    """What outlives this process of attempts that processes execute, by session. Calls take effect in their order."""
+
+    def listen(self, tell: Callable[[Recorded], None]) -> None:
+        """Have Recorded told, from the loop; called once, first."""
+        ...
+
+    def begin(self, session_id: str) -> None:
+        """Keep for this session from now on. What was kept for the one before it in this process is dropped."""
+        ...
+
+    def note(self, attempt: Attempt, process: ProcessIdentity) -> None:
+        """Keep that the attempt's process runs."""
+        ...
+
+    def record(self, attempt: Attempt) -> None:
+        """Keep the attempt's result; Recorded follows once it is durable, or certainly cannot be made so."""
+        ...
+
+    def forget(self, attempts: Sequence[Attempt]) -> None:
+        """Drop attempts, soon."""
+        ...
+
+    async def take_over(self, session_ids: Sequence[str]) -> Left:
+        """Return what dead sessions left, once their results are kept for the present session as well."""
+        ...
+
+    def drop(self, session_ids: Sequence[str]) -> None:
+        """Drop all that is kept for dead sessions."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was asked for. What is kept stays for a successor."""
         ...
 
 

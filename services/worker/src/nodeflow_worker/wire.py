@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Final, assert_never
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as Repeated
-from nodeflow.common.v1 import failure_pb2, payload_pb2
 from nodeflow.worker_manager.v1 import attempt_pb2
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as wm
 
@@ -23,17 +22,14 @@ from nodeflow_worker.domain.events import (
 from nodeflow_worker.domain.values import (
     JSON,
     Attempt,
-    Ending,
-    Failure,
-    FailureKind,
     Limits,
-    Outcome,
     ProcessSpec,
     Reference,
     Stored,
     TaskSpec,
 )
 from nodeflow_worker.ports import Beat, Goodbye, Held, Hello, Incoming, Outgoing, Updates
+from nodeflow_worker.wire_results import add_results
 
 MAX_SPECS: Final = 4096
 
@@ -160,7 +156,7 @@ class WireWriter:
             case Updates():
                 updates = request.updates
                 _add_keys(updates.started, message.started)
-                _add_results(updates.results, message.results)
+                add_results(updates.results, message.results)
                 _add_keys(updates.refused, message.refused)
             case Beat():
                 beat = request.heartbeat
@@ -169,7 +165,7 @@ class WireWriter:
             case Held():
                 request.held.SetInParent()
                 _add_keys(request.held.live, message.live)
-                _add_results(request.held.unacknowledged, message.unacknowledged)
+                add_results(request.held.unacknowledged, message.unacknowledged)
             case Hello():
                 self._hello(request.hello, message)
             case Goodbye():
@@ -196,65 +192,3 @@ def _add_keys(keys: Repeated[attempt_pb2.AttemptKey], attempts: Iterable[Attempt
             shard=each.shard,
             fencing_token=each.fencing_token,
         )
-
-
-def _add_results(results: Repeated[attempt_pb2.AttemptResult], attempts: Iterable[Attempt]) -> None:
-    for each in attempts:
-        result = results.add(
-            execution_id=each.execution_id,
-            task_number=each.task_number,
-            attempt_number=each.attempt_number,
-            shard=each.shard,
-            fencing_token=each.fencing_token,
-            result_id=each.result_id,
-        )
-        outcome = each.outcome
-        if type(outcome) is bytes:
-            result.output.data = outcome
-        elif outcome is not None:
-            _write_outcome(result, outcome)
-        if each.artifacts:
-            for name, value in each.artifacts:
-                _write_stored(result.artifacts[name], value)
-
-
-def _write_outcome(result: attempt_pb2.AttemptResult, outcome: Outcome) -> None:
-    match outcome:
-        case bytes():
-            result.output.data = outcome
-        case Stored():
-            _write_stored(result.output, outcome)
-        case Failure():
-            _write_failure(result.failure, outcome)
-        case Ending():
-            result.cancelled = True
-        case _:
-            assert_never(outcome)
-
-
-def _write_stored(payload: payload_pb2.Payload, value: Stored) -> None:
-    if value.content_type != JSON:
-        payload.content_type = value.content_type
-    if value.digest:
-        payload.artifact.digest, payload.artifact.size_bytes = value.digest, value.size_bytes
-    else:
-        payload.data = value.data
-
-
-_KINDS: Final = {
-    FailureKind.TRANSIENT: failure_pb2.FAILURE_KIND_TRANSIENT,
-    FailureKind.PERMANENT: failure_pb2.FAILURE_KIND_PERMANENT,
-    FailureKind.SYSTEM: failure_pb2.FAILURE_KIND_SYSTEM,
-    FailureKind.USER: failure_pb2.FAILURE_KIND_USER,
-}
-
-
-def _write_failure(message: failure_pb2.Failure, failure: Failure) -> None:
-    message.kind = _KINDS[failure.kind]
-    message.reason = failure.reason
-    message.message = failure.message
-    message.retryable = failure.retryable
-    message.error_type = failure.error_type
-    message.traceback = failure.traceback
-    if failure.cause is not None:
-        _write_failure(message.cause, failure.cause)

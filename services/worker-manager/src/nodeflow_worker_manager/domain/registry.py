@@ -6,6 +6,9 @@ Per scheduler stream a session is `opened`, then `held`, then its updates follow
 report is asked for until it comes, updates of the session are not passed on to streams that wait for it: results are in
 the report that follows (the worker keeps them until they are acknowledged), and a refused attempt is not in it.
 
+A session that a hello replaces ends right after the first report of its successor, which has the results that it left:
+a scheduler reads these first, and then takes for lost what else the old one held.
+
 What a scheduler handed to a session, and finds neither in its report nor in earlier updates, is executed by nobody and
 never will be. For a report names what the worker holds, and what it was sent since it was asked (`since_asked`) and has
 not ended; a batch that is based on no report, or on an earlier one than the last that its stream was sent, is dropped;
@@ -152,7 +155,8 @@ class SessionRegistry:
         """Take over what the hello says; it is a sign of life."""
         hello = event.hello
         session.capacity, session.labels, session.version = hello.capacity, hello.labels, hello.version
-        session.replaces = hello.replaced_session_ids
+        # Those it named before have not ended yet if its first report has not come.
+        session.replaces = tuple(dict.fromkeys((*session.replaces, *hello.replaced_session_ids)))
         session.connection = event.connection
         self._by_connection[event.connection] = session
         self._renew(session, now)
@@ -161,6 +165,8 @@ class SessionRegistry:
         if hello.session_id in self._ending:
             return _has_ended(hello.session_id)
         known = self._sessions.get(hello.session_id)
+        if known is not None and known.replaced:
+            return _has_ended(hello.session_id)
         if known is not None and known.worker_id != hello.worker_id:
             return InvalidInput(
                 f"session {hello.session_id} belongs to worker {known.worker_id}, not {hello.worker_id}"
@@ -209,11 +215,25 @@ class SessionRegistry:
             yield from self._tell_opened(session)
 
     def _replace(self, session: Session) -> Instructions:
-        """End the sessions of earlier processes of the worker; registering has recorded that, a reconnect has not."""
+        """Part from earlier processes of the worker. Their sessions end when it has reported what they left."""
+        for replaced in session.replaces:
+            old = self._sessions.get(replaced)
+            if old is None or old.replaced:
+                continue
+            old.replaced = True
+            if old.state is SessionState.REGISTERING:
+                yield from self._end(old, EndReason.REPLACED, _was_replaced(replaced))
+            elif old.connection is not None:
+                yield self._disconnect(old, _was_replaced(replaced))
+                old.change(SessionChange.STREAM_LOST)
+                yield from self._tell_bid(old)
+
+    def _end_replaced(self, session: Session) -> Instructions:
+        """End the sessions of earlier processes; registering has recorded that, a reconnect has not."""
         for replaced in session.replaces:
             old = self._sessions.get(replaced)
             if old is not None:
-                yield from self._end(old, EndReason.REPLACED, IllegalState(f"session {replaced} was replaced"))
+                yield from self._end(old, EndReason.REPLACED, _was_replaced(replaced))
         session.replaces = ()
 
     def _on_worker_lost(self, event: ev.WorkerLost) -> Instructions:
@@ -307,6 +327,7 @@ class SessionRegistry:
             yield do.SendHeld(
                 stream=number, session_id=session.session_id, generation=generation, held=held.only(shards)
             )
+        yield from self._end_replaced(session)
         yield from self._tell_bid(session)
 
     def _on_updates(self, event: ev.UpdatesReceived) -> Instructions:
@@ -483,6 +504,10 @@ def _opened(session: Session) -> do.OpenedSession:
 
 def _nobody_answers() -> Unavailable:
     return Unavailable("no scheduler owns the execution at the moment; ask again", reason="NO_OWNER", retry_after_s=0.5)
+
+
+def _was_replaced(session_id: str) -> IllegalState:
+    return IllegalState(f"session {session_id} was replaced")
 
 
 def _has_ended(session_id: str) -> IllegalState:

@@ -88,6 +88,9 @@ class Session:
     labels: Mapping[str, str] = field(default_factory=dict)
     version: str = ""
     replaces: tuple[str, ...] = ()
+    """Sessions of earlier processes of the worker, which end when its first report comes."""
+    replaced: bool = False
+    """Whether its process is dead, and a successor is about to report what it has left."""
     draining: bool = False
     drain_requested: bool = False
     assigned_count: int = 0

@@ -5,10 +5,8 @@ Owns the packets and their queue. Must not know attempts: it carries numbers.
 
 import array
 import asyncio
-import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +20,7 @@ from nodeflow_worker import launcher
 PACKET_BYTES: Final = 60_000
 """Longer messages travel in a file of their own, beside a packet."""
 
-_ENTRY: Final = Path(launcher.__file__).with_name("__main__.py")
+ENTRY: Final = Path(launcher.__file__).with_name("__main__.py")
 
 
 class LauncherLink:
@@ -43,7 +41,7 @@ class LauncherLink:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._popen = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_ENTRY), str(other.fileno()), str(directory)],
+                [sys.executable, "-I", "-S", str(ENTRY), str(other.fileno()), str(directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 env=dict(environment),
@@ -120,28 +118,6 @@ class LauncherLink:
         self._lost = True
         self._disconnect()
         await asyncio.to_thread(self._popen.wait)
-
-
-def end_all_below(directory: Path) -> None:
-    """Kill every process of an attempt below a directory, their launcher first, should it stand still.
-
-    Their environments tell them, and its command line tells it.
-    """
-    _kill_marked("cmdline", f"\0{_ENTRY}\0".encode(), f"\0{directory}\0".encode())
-    _kill_marked("environ", f"NODEFLOW_WORK_DIR={directory}/".encode())
-
-
-def _kill_marked(name: str, *marks: bytes) -> None:
-    """Kill all processes whose file of this name has all the marks, until there is none: they may start others."""
-    found = True
-    while found:
-        found = False
-        for file in Path("/proc").glob(f"[0-9]*/{name}"):
-            with contextlib.suppress(OSError):
-                content = file.read_bytes()
-                if all(mark in content for mark in marks):
-                    os.kill(int(file.parent.name), signal.SIGKILL)
-                    found = True
 
 
 def memory_file(data: bytes) -> int:

@@ -7,16 +7,17 @@ Owns their pipes, timers and directories while they run, and what is read from t
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from nodeflow_shared.logs import get_log
-from nodeflow_worker.adapters.launcher_link import LauncherLink, end_all_below, memory_file
+from nodeflow_worker.adapters.launcher_link import LauncherLink, memory_file
+from nodeflow_worker.adapters.leftovers import end_all_below, end_left
 from nodeflow_worker.adapters.runner_output import now_ms, waiting_bytes
 from nodeflow_worker.adapters.runner_process import clean_environment
-from nodeflow_worker.adapters.work_directories import WorkDirectories, find_files, left_behind, read_output
+from nodeflow_worker.adapters.work_directories import WorkDirectories, find_files, read_output
 from nodeflow_worker.adapters.working_trees import NotFilled, WorkingTrees
 from nodeflow_worker.domain import failures
 from nodeflow_worker.domain import process_ends as ends
@@ -24,7 +25,7 @@ from nodeflow_worker.domain.events import ProcessEnded, ProcessEvent, ProcessOve
 from nodeflow_worker.domain.invocation import Invocation, NotInvocable, invocation_of
 from nodeflow_worker.domain.lease import NEVER
 from nodeflow_worker.domain.output import OutputBuffer, Stream
-from nodeflow_worker.domain.values import Attempt, Ending, Failure, LeftFile, Outcome, ProcessSpec
+from nodeflow_worker.domain.values import Attempt, Ending, Failure, LeftFile, Outcome, ProcessIdentity, ProcessSpec
 
 RUNNING_AFTER_S: Final = 0.005
 """Processes that run this long are told as running."""
@@ -55,7 +56,6 @@ class LocalProcesses:
         self._filling: dict[Attempt, asyncio.Task[None]] = {}
         self._runners: dict[int, int] = {}
         self._until = NEVER
-        _end_left_behind(parent)
 
     def listen(self, tell: Callable[[ProcessEvent], None]) -> None:
         """Have all events told."""
@@ -172,6 +172,10 @@ class LocalProcesses:
         if self._link is not None:
             self._link.send(*_watch_order(pid, pid_fd))
 
+    async def end_left(self, noted: Sequence[ProcessIdentity]) -> None:
+        """End all that runs on after a worker here was killed."""
+        await asyncio.to_thread(end_left, self._parent, noted)
+
     async def close(self) -> None:
         """End everything, and remove every directory."""
         self._tell = _ignore
@@ -206,9 +210,13 @@ class LocalProcesses:
             self._link.send({"do": "signal", "number": self._numbers[attempt], "signal": int(which)})
 
     def _on_message(self, message: dict[str, Any]) -> None:  # Any: JSON
-        process = self._processes.pop(message["number"], None)
+        process = self._processes.get(message["number"])
         if process is None:
             return
+        if message["event"] == "began":
+            process.identity = ProcessIdentity(pid=message["pid"], start_ticks=message["start_ticks"])
+            return
+        del self._processes[message["number"]]
         del self._numbers[process.attempt]
         process.close()
         if message["event"] == "failed":
@@ -246,15 +254,6 @@ class LocalProcesses:
         asyncio.get_running_loop().call_soon(lambda: self._tell(ended))
 
 
-def _end_left_behind(parent: Path) -> None:
-    """End what a worker that was killed has left, if its launcher could not: it may have been killed, or stand still.
-
-    Before its session is named as dead: its attempts begin elsewhere then.
-    """
-    for directory in left_behind(parent):
-        end_all_below(directory)
-
-
 def _watch_order(pid: int, pid_fd: int | None) -> tuple[dict[str, object], list[int]]:
     """The message that puts a runner under guard, or takes it from there, and the fd that goes with it."""
     if pid_fd is None:
@@ -277,6 +276,8 @@ class _Process:
         self.root = root
         self.program = invocation.argv[0]
         self.stopped = False
+        self.identity: ProcessIdentity | None = None
+        """Which process it is, once it has been started."""
         self.stderr = bytearray()
         self._invocation = invocation
         self._outputs = outputs
@@ -343,9 +344,12 @@ class _Process:
 
     def _run_on(self) -> None:
         """Tell that it runs, and read what it writes from now on. What is quickly done is read once, at its end."""
+        if self.identity is None:  # it takes long to start
+            self.later(RUNNING_AFTER_S, self._run_on)
+            return
         if not self._paused:
             self._watch()
-        self._tell(ProcessRunning(attempt=self.attempt))
+        self._tell(ProcessRunning(attempt=self.attempt, process=self.identity))
 
     def _watch(self) -> None:
         for fd in self._pipes:

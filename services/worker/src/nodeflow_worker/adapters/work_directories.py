@@ -1,10 +1,11 @@
 """Directories that processes run in: one for each attempt, all below one that is this worker's alone.
 
-Owns their making and removal, also of those that a killed worker has left; and what is found in them: the output file,
-the declared artifacts.
+Owns their making and removal, which of them are a dead worker's, and what is found in them: the output file, the
+declared artifacts.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import glob
 import mimetypes
@@ -31,8 +32,6 @@ class WorkDirectories:
 
     def __init__(self, parent: Path) -> None:
         parent.mkdir(parents=True, exist_ok=True)
-        for directory in left_behind(parent):
-            _remove(str(directory))
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent.resolve()))
         self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -60,14 +59,14 @@ class WorkDirectories:
         if len(self._empty) < EMPTY_KEPT and _untouched(root):
             self._empty.append(root)
             return
-        removal = asyncio.get_running_loop().run_in_executor(None, _remove, root)
+        removal = asyncio.get_running_loop().run_in_executor(None, remove_all, root)
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
 
     async def close(self) -> None:
         """Remove all that is left, and unlock."""
         await asyncio.gather(*self._removals)
-        await asyncio.to_thread(_remove, str(self.path))
+        await asyncio.to_thread(remove_all, str(self.path))
         os.close(self._lock)
 
 
@@ -137,8 +136,10 @@ def left_behind(parent: Path) -> Iterator[Path]:
             os.close(fd)
 
 
-def _remove(path: str) -> None:
+def remove_all(path: str) -> None:
+    """Remove a directory and all below it, as far as that is possible."""
     for folder, _, _ in os.walk(path):
         if not os.access(folder, os.W_OK | os.X_OK):  # the process may have taken rights away from itself
-            Path(folder).chmod(0o700)
+            with contextlib.suppress(OSError):
+                Path(folder).chmod(0o700)
     shutil.rmtree(path, ignore_errors=True)

@@ -11,9 +11,12 @@ from nodeflow_worker.domain import events, failures
 from nodeflow_worker.domain.instructions import (
     Discard,
     Fetch,
+    Forget,
     Instruction,
     Leave,
+    NoteProcess,
     Publish,
+    Record,
     Report,
     ReportHeld,
     Save,
@@ -22,16 +25,12 @@ from nodeflow_worker.domain.instructions import (
 from nodeflow_worker.domain.lease import Lease
 from nodeflow_worker.domain.pace import Bid, Pace
 from nodeflow_worker.domain.pool import Pool
+from nodeflow_worker.domain.unacknowledged import Unacknowledged
 from nodeflow_worker.domain.values import INLINE_LIMIT_BYTES, Attempt, Ending, Key, Outcome, State, Stop, Stored
 
 TIMEOUT_GRACE_S: Final = 0.5
 """How long code that ran out of time may take to clean up before its runner is killed."""
-MAX_UNACKNOWLEDGED_BYTES: Final = 32 * 1024 * 1024
-"""Nothing new is taken beyond it: all results that are kept must fit into one `held` message."""
-MAX_UNACKNOWLEDGED: Final = 65_536
 MAX_PACES: Final = 10_000
-ARTIFACT_BYTES: Final = 256
-"""About what an artifact takes in a result."""
 
 
 class Agent:
@@ -44,9 +43,7 @@ class Agent:
         self._pool = Pool(slots)
         self._held: dict[tuple[str, int], Attempt] = {}
         self._live = 0
-        self._unacknowledged: dict[int, Attempt] = {}
-        self._unacknowledged_bytes = 0
-        self._last_result_id = 0
+        self._unacknowledged = Unacknowledged()
         self._tokens: dict[int, int] = {}
         self._paces: dict[tuple[str, str], Pace] = {}
         # The bid that the last heartbeat carried, and the one before it, which counts until that heartbeat is answered.
@@ -57,7 +54,7 @@ class Agent:
     def held(self) -> tuple[Sequence[Attempt], Sequence[Attempt]]:
         """Return the live attempts, and the finished ones that were not acknowledged, oldest result first."""
         live = [each for each in self._all_held() if each.state is not State.FINISHED]
-        return live, list(self._unacknowledged.values())
+        return live, self._unacknowledged.told()
 
     def handle(self, event: events.Event, now: float) -> list[Instruction]:
         """Take in one event at the time `now` (monotonic seconds) and return what is to be done, in order."""
@@ -85,6 +82,10 @@ class Agent:
                 return self._on_process(event)
             case events.Prepared() | events.Saved() | events.TransferFailed():
                 return self._on_transfer(event, now)
+            case events.Recorded():
+                return self._on_recorded(event.attempts)
+            case events.LeftBehind():
+                return self._take_over(event.results)
             case events.Started():
                 return self._pool.start()
             case events.DrainRequested():
@@ -136,7 +137,7 @@ class Agent:
             self._tokens[attempt.shard] = attempt.fencing_token
         if self.draining or self._live >= self.bid.slots + max(self._told_credits, self._granted_credits):
             return False
-        return len(self._unacknowledged) < MAX_UNACKNOWLEDGED and self._unacknowledged_bytes < MAX_UNACKNOWLEDGED_BYTES
+        return not self._unacknowledged.full
 
     @staticmethod
     def _beside(attempt: Attempt, known: Attempt, refused: list[Attempt]) -> bool:
@@ -193,15 +194,40 @@ class Agent:
             self.bid.measured(count, seconds, now)
 
     def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
-        self._last_result_id += 1
-        attempt.result_id = self._last_result_id
         attempt.outcome = outcome
         attempt.state = State.FINISHED
         if attempt.extras:
             attempt.extras = ()
-        self._unacknowledged[attempt.result_id] = attempt
-        self._unacknowledged_bytes += _size(attempt)
+        self._unacknowledged.add(attempt)
         self._live -= 1
+
+    def _record(self, attempt: Attempt, outcome: Outcome) -> Instruction:
+        """Finish an attempt whose process has run: it cost too much to be lost with this process, so it is recorded."""
+        self._finish(attempt, outcome)
+        attempt.state = State.RECORDING
+        return Record(attempt=attempt)
+
+    def _on_recorded(self, attempts: Sequence[Attempt]) -> list[Instruction]:
+        recorded = [each for each in attempts if each.state is State.RECORDING]
+        for attempt in recorded:
+            attempt.state = State.FINISHED
+        return [Report(results=recorded)] if recorded else []
+
+    def _take_over(self, results: Sequence[Attempt]) -> list[Instruction]:
+        """Keep what earlier processes had finished as if it were our own; what there is no room for is lost."""
+        superfluous: list[Attempt] = []
+        for attempt in results:
+            name = (attempt.execution_id, attempt.task_number)
+            known = self._held.get(name)
+            stale = known is not None and known.attempt_number >= attempt.attempt_number
+            if stale or self._unacknowledged.full or attempt.outcome is None:
+                superfluous.append(attempt)
+                continue
+            attempt.older = known
+            self._held[name] = attempt
+            self._live += 1  # which `_finish` takes back
+            self._finish(attempt, attempt.outcome)
+        return [Forget(attempts=superfluous)] if superfluous else []
 
     def _end(self, attempt: Attempt, outcome: Outcome, finished: list[Attempt]) -> None:
         """Finish an attempt, unless it was dropped meanwhile."""
@@ -221,6 +247,8 @@ class Agent:
             return []
         if isinstance(outcome, Ending):
             outcome = self._why_ended(attempt)
+        if attempt.spec.process is not None:
+            return [self._record(attempt, outcome)]
         self._finish(attempt, outcome)
         finished.append(attempt)
         return []
@@ -238,13 +266,12 @@ class Agent:
                 assert_never(attempt.stop)
 
     def _on_acknowledged(self, result_ids: Sequence[int]) -> list[Instruction]:
-        for result_id in result_ids:
-            attempt = self._unacknowledged.pop(result_id, None)
-            if attempt is None or attempt.outcome is None:
-                continue
-            self._unacknowledged_bytes -= _size(attempt)
+        acknowledged = self._unacknowledged.acknowledged(result_ids)
+        for attempt in acknowledged:
             self._forget(attempt)
-        return self._leave_if_done()
+        recorded = [each for each in acknowledged if each.spec.process is not None]
+        orders: list[Instruction] = [Forget(attempts=recorded)] if recorded else []
+        return orders + self._leave_if_done()
 
     def _forget(self, attempt: Attempt) -> None:
         attempt.state = State.ENDED
@@ -354,7 +381,7 @@ class Agent:
             return []
         match event:
             case events.ProcessRunning():
-                return [Report(started=[attempt])]
+                return [Report(started=[attempt]), NoteProcess(attempt=attempt, process=event.process)]
             case events.ProcessOverdue():
                 if attempt.stop is not Stop.NONE:
                     return []
@@ -371,6 +398,7 @@ class Agent:
         orders: list[Instruction] = []
         if attempt.state is not State.FED:  # it was dropped: nobody wants what it leaves
             orders = [Discard(attempt=attempt)] if event.files else []
+            orders.append(Forget(attempts=[attempt]))
         elif event.files and isinstance(event.outcome, bytes | Stored):
             attempt.state = State.STORING
             orders = [Publish(attempt=attempt, value=event.outcome, files=event.files)]
@@ -388,9 +416,6 @@ class Agent:
         attempt = event.attempt
         if attempt.state not in (State.PREPARING, State.STORING):
             return []
-        left: list[Instruction] = []
-        if attempt.state is State.STORING and attempt.spec.process is not None:
-            left = [Discard(attempt=attempt)]
         match event:
             case events.Prepared():
                 attempt.extras = event.extras
@@ -398,12 +423,15 @@ class Agent:
                 return self._pool.dispatch(now)
             case events.Saved():
                 attempt.artifacts = event.artifacts
-                self._finish(attempt, event.value)
+                outcome: Outcome = event.value
             case events.TransferFailed():
-                self._finish(attempt, event.failure)
+                outcome = event.failure
             case _:
                 assert_never(event)
-        return [Report(results=[attempt]), *left, *self._leave_if_done()]
+        if attempt.state is State.STORING and attempt.spec.process is not None:
+            return [self._record(attempt, outcome), Discard(attempt=attempt)]
+        self._finish(attempt, outcome)
+        return [Report(results=[attempt]), *self._leave_if_done()]
 
     # The session.
 
@@ -436,20 +464,16 @@ class Agent:
         left: list[Instruction] = []
         for attempt in list(self._all_held()):
             if attempt.state is State.STORING and attempt.spec.process is not None:
-                left.append(Discard(attempt=attempt))
-            if attempt.state is not State.FINISHED:
+                left += [Discard(attempt=attempt), Forget(attempts=[attempt])]
+            if attempt.state < State.RECORDING:
                 self._forget(attempt)
         self._live = 0
         return left + self._pool.abandon()
 
     def _begin_anew(self) -> list[Instruction]:
         orders = self._drop_live()
-        for attempt in self._unacknowledged.values():
-            attempt.state = State.ENDED
         self._held.clear()
-        self._unacknowledged.clear()
-        self._unacknowledged_bytes = 0
-        self._last_result_id = 0
+        self._unacknowledged.drop()
         self.lease.void()
         return orders
 
@@ -468,14 +492,3 @@ class Agent:
             while attempt is not None:
                 yield attempt
                 attempt = attempt.older
-
-
-def _size(attempt: Attempt) -> int:
-    """About how many bytes its result takes on the wire."""
-    outcome = attempt.outcome
-    if type(outcome) is bytes and not attempt.artifacts:
-        return len(outcome)
-    size = ARTIFACT_BYTES * len(attempt.artifacts)
-    if isinstance(outcome, bytes | Stored):
-        return size + len(outcome if isinstance(outcome, bytes) else outcome.data)
-    return size + 256

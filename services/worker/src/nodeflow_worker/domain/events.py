@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nodeflow_worker.domain.values import Attempt, Extra, Failure, Key, LeftFile, Outcome, Stored
+from nodeflow_worker.domain.values import Attempt, Extra, Failure, Key, LeftFile, Outcome, ProcessIdentity, Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,20 @@ class LeaseEnding:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionBegun:
     """A new session replaces one whose lease has ended: nothing of the old one counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftBehind:
+    """Results that earlier processes of this worker had recorded and nobody acknowledged; they are recorded anew."""
+
+    results: Sequence[Attempt]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """Results of processes are in the journal."""
+
+    attempts: Sequence[Attempt]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +184,7 @@ class ProcessRunning:
     """A process has run for some milliseconds."""
 
     attempt: Attempt
+    process: ProcessIdentity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +219,8 @@ Event = (
     | DrainRequested
     | LeaseEnding
     | SessionBegun
+    | LeftBehind
+    | Recorded
     | Prepared
     | Saved
     | TransferFailed

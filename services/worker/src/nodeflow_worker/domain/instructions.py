@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nodeflow_worker.domain.values import Attempt, LeftFile, Stored
+from nodeflow_worker.domain.values import Attempt, LeftFile, ProcessIdentity, Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +108,28 @@ class Save:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoteProcess:
+    """Write down which process an attempt has, for those who come after this one."""
+
+    attempt: Attempt
+    process: ProcessIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Keep the result of a process where it outlives this one; Recorded follows."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """Nothing needs to be kept of these attempts any more."""
+
+    attempts: Sequence[Attempt]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Tell what became of attempts."""
 
@@ -145,6 +167,9 @@ Instruction = (
     | Discard
     | Fetch
     | Save
+    | NoteProcess
+    | Record
+    | Forget
     | Report
     | ReportHeld
     | TellBid

@@ -116,6 +116,14 @@ class ProcessSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessIdentity:
+    """A process, and no later one that gets its number: `start_ticks` is when it began, counted from the boot."""
+
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
     """How tasks of one node are executed: by a process, if there is one, else by a function.
 
@@ -170,8 +178,10 @@ class State(IntEnum):
     WAITING = 1
     FED = 2
     STORING = 3
-    FINISHED = 4
-    ENDED = 5
+    RECORDING = 4
+    """Finished, and not told before it is in the journal."""
+    FINISHED = 5
+    ENDED = 6
 
 
 class Stop(IntEnum):

@@ -7,7 +7,7 @@ lease extended, it ends them at the lease's end in its place, those of runners t
 
 Messages are JSON, one per packet. From the agent: `start` (with the fds of stdin, stdout, stderr, and one of the whole
 message if that is too large for a packet), `signal`, `watch` (a runner, with its pidfd), `unwatch`, and `until` (when
-all attempts have to be stopped, in monotonic seconds). To the agent: `failed` (not started) and `ended`.
+all attempts have to be stopped, in monotonic seconds). To the agent: `failed` (not started), or `began` and `ended`.
 """
 
 import array
@@ -96,7 +96,8 @@ class Launcher:
             if any(fd == wake_read for fd, _ in ready):
                 os.read(wake_read, 65_536)
                 self._reap()
-            if any(fd != wake_read for fd, _ in ready) and not self._receive():
+            # What a dead agent had still asked for is not begun: its successor may run it already.
+            if any(fd != wake_read and (event & select.POLLHUP or not self._receive()) for fd, event in ready):
                 break
             if watched:
                 self._look()
@@ -168,6 +169,8 @@ class Launcher:
             os.chdir("/")
         self._jobs[pid] = Job(number, root, limits, message["environment"])
         self._pids[number] = pid
+        fields = _stat(pid)
+        self._tell({"event": "began", "number": number, "pid": pid, "start_ticks": int(fields[19]) if fields else 0})
 
     def _spawn(self, message: dict[str, Any], limits: dict[str, Any], fds: list[int]) -> int:
         argv, environment = message["argv"], message["environment"]
