@@ -299,15 +299,15 @@ BUGS: Final = (
         breaks="I6",
         service=WORKER,
         file="domain/agent.py",
-        right="        self._live -= 1\n\n    def _end(",
-        wrong="        self._live -= attempt.stop is not Stop.TIMEOUT\n\n    def _end(",
+        right="        self._live -= 1\n\n    def _record(",
+        wrong="        self._live -= attempt.stop is not Stop.TIMEOUT\n\n    def _record(",
     ),
     Bug(
         name="forget results that were sent and not acknowledged",
         breaks="I1",
         service=WORKER,
         file="domain/agent.py",
-        right="        return live, list(self._unacknowledged.values())\n",
+        right="        return live, self._unacknowledged.told()\n",
         wrong="        return live, []\n",
     ),
     Bug(

@@ -72,20 +72,34 @@ def _marked(name: str, *marks: bytes) -> list[int]:
 
 def _end_groups(noted: Sequence[ProcessIdentity]) -> None:
     """Kill process groups by their leaders: what has another environment is not found by it."""
-    left = [each for each in noted if _runs(each)]
-    for each in left:
-        _log.warning("process_left_behind", pid=each.pid)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(each.pid, signal.SIGKILL)
+    groups = {each.pid for each in noted if _start_ticks(each.pid) == each.start_ticks}
+    groups &= _groups_alive()
+    if groups:
+        _log.warning("processes_left_behind", process_groups=sorted(groups))
     gives_up_at = time.monotonic() + KILL_TIMEOUT_S
-    while any(map(_runs, left)) and time.monotonic() < gives_up_at:
+    while (left := groups & _groups_alive()) and time.monotonic() < gives_up_at:
+        for group in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        groups = left
         time.sleep(_POLL_S)
 
 
-def _runs(process: ProcessIdentity) -> bool:
-    """Whether this very process runs. (Without the time of its start, another one could have its number by now.)"""
+def _start_ticks(pid: int) -> int:
+    """When a process began; 0 if there is none. (Another one could have the number of one that was noted by now.)"""
+    fields = _stat(Path(f"/proc/{pid}/stat"))
+    return int(fields[19]) if fields else 0
+
+
+def _groups_alive() -> set[int]:
+    """The process groups that have a process which is not dead."""
+    found = map(_stat, Path("/proc").glob("[0-9]*/stat"))
+    return {int(fields[2]) for fields in found if fields and fields[0] not in (b"Z", b"X")}
+
+
+def _stat(file: Path) -> list[bytes]:
+    """The fields of /proc/PID/stat from the third (the state) on; the second may hold anything."""
     try:
-        fields = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return file.read_bytes().rpartition(b")")[2].split()
     except OSError:
-        return False
-    return int(fields[19]) == process.start_ticks and fields[0] not in (b"Z", b"X")
+        return []
