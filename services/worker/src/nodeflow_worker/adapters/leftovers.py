@@ -1,7 +1,7 @@
 """What a worker leaves that was killed: processes that run on, and their directories.
 
-Owns how they are found and ended. Normally the launcher has ended all that; but it takes a moment to, it may stand still,
-and it may have been killed as well. Must not know attempts.
+Owns how they are found and ended. Normally the launcher has ended all that; but that takes a moment, it may stand
+still, and it may have been killed as well. Must not know attempts.
 """
 
 import contextlib
