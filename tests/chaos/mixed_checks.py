@@ -5,6 +5,7 @@ Owns the comparisons; each returns what is wrong, nothing if all is right. Must 
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState
@@ -19,7 +20,7 @@ def faults_of_run(history: History, seen: Seen, outcome: Outcome, marks: Path, *
     """Return all that is wrong. A killed agent takes lines with it that it had not delivered: `may_lose_lines`."""
     return [
         *_submissions(history, seen, outcome),
-        *map(str, check(history)),
+        *map(str, check(replace(history, told=outcome.told))),
         *_outputs(outcome),
         *_processes(history, seen, marks),
         *_functions(seen, marks),

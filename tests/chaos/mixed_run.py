@@ -22,7 +22,8 @@ from tests.chaos.report_run import batch_of
 from tests.support.history import read_history
 from tests.support.suite import Suite
 
-from nodeflow_sdk.audit.history import Acknowledgement, Call, History, Watched, WatchedBatch
+from nodeflow_sdk.audit.collecting import told_of
+from nodeflow_sdk.audit.history import Acknowledgement, Call, History, Told, Watched, WatchedBatch
 from nodeflow_sdk.client import Client
 
 EXECUTIONS: Final = math.ceil(2_000 / mixed_document.TASKS)
@@ -114,6 +115,8 @@ class Outcome:
     outputs: dict[int, Any]  # Any: what JSON may hold
     lines: dict[int, list[LogLine]]
     """All lines of each execution."""
+    told: tuple[Told, ...]
+    """What readers were told at the end."""
 
 
 async def run_mixed(client: Client, marks: Path, disturb: Disturb) -> tuple[Seen, Outcome]:
@@ -164,6 +167,7 @@ async def _outcome(client: Client, marks: Path, seen: Seen) -> Outcome:
             for number, each in executions.items()
         },
         lines={number: await _lines(client, each) for number, each in acknowledged.items()},
+        told=tuple([await told_of(client, each) for each in acknowledged.values()]),
     )
 
 

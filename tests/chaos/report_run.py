@@ -18,7 +18,8 @@ from tests.support.history import read_history
 from tests.support.suite import Suite
 
 from nodeflow_sdk.audit.checkers import check
-from nodeflow_sdk.audit.history import History, Watched, WatchedBatch
+from nodeflow_sdk.audit.collecting import told_of
+from nodeflow_sdk.audit.history import History, Told, Watched, WatchedBatch
 from nodeflow_sdk.client import Client, open_client
 from nodeflow_sdk.documents import read_document
 
@@ -129,6 +130,8 @@ class ReportRun:
     state: ExecutionState.ValueType
     report: str
     """The digest of the report."""
+    told: Told
+    """What readers were told at its end."""
 
 
 async def run_report(suite: Suite, disturb: Disturb = nothing) -> ReportRun:
@@ -143,7 +146,8 @@ async def outcome_of(client: Client, followed: Followed) -> ReportRun:
     execution = await client.get(followed.execution_id)
     [report] = [task async for task in client.tasks(followed.execution_id, node="report")]
     output = (await client.task(followed.execution_id, report.task_number)).output
-    return ReportRun(followed=followed, state=execution.state, report=output.artifact.digest)
+    told = await told_of(client, followed.execution_id)
+    return ReportRun(followed=followed, state=execution.state, report=output.artifact.digest, told=told)
 
 
 def history_of(suite: Suite, *followed: Followed) -> History:
@@ -153,8 +157,8 @@ def history_of(suite: Suite, *followed: Followed) -> History:
 
 
 def check_run(suite: Suite, run: ReportRun) -> History:
-    """Assert that every promise was kept, to the watcher too."""
-    history = history_of(suite, run.followed)
+    """Assert that every promise was kept, to the watcher and to readers too."""
+    history = replace(history_of(suite, run.followed), told=(run.told,))
     assert check(history) == []
     return history
 

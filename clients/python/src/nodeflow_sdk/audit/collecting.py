@@ -33,7 +33,7 @@ _OPEN: Final = (TaskState.TASK_STATE_PENDING, TaskState.TASK_STATE_QUEUED, TaskS
 
 async def collect(client: Client, execution_id: str) -> History:
     """Return the history of one execution. Raises NodeflowError."""
-    told = await _told(client, execution_id)
+    told = await told_of(client, execution_id)
     # The log is read after the state, so that it has all that the state includes.
     execution = execution_of(await client.export(told.execution_id))
     explained: tuple[Explained, ...] = ()
@@ -48,8 +48,11 @@ async def collect(client: Client, execution_id: str) -> History:
     return History(executions=(execution,), told=(told,), watched=(watched,), explained=explained)
 
 
-async def _told(client: Client, execution_id: str) -> Told:
-    """Return the state that readers are told, with the tasks if it was the same before and after they were listed."""
+async def told_of(client: Client, execution_id: str) -> Told:
+    """Return the state that readers are told, with the tasks if it was the same before and after they were listed.
+
+    Raises NodeflowError.
+    """
     before = await client.get(execution_id)
     tasks = [_told_task(task) async for task in client.tasks(before.execution_id)]
     after = before if execution_state(before.state) in OVER else await client.get(before.execution_id)
