@@ -99,12 +99,17 @@ def as_lost_connection(error: BaseException) -> Unavailable | None:
             return as_lost_connection(from_rpc_error(error))
         case asyncio.CancelledError():
             # grpc.aio raises it at a call that we cancelled ourselves; if it is this task that is cancelled, it stands.
-            task = asyncio.current_task()
-            if task is not None and not task.cancelling():
+            if not _is_cancelled():
                 return Unavailable("the call was cancelled", reason="CANCELLED")
         case _:
             pass
     return None
+
+
+def _is_cancelled() -> bool:
+    """Whether the present task was cancelled, and has not said that it goes on."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _LifeEnded(Exception):
@@ -142,6 +147,9 @@ class _Lives:
             lost = as_lost_connection(error)
             if lost is None:
                 raise
+            if _is_cancelled():
+                # A group whose task failed while we were cancelled raises its errors, and the cancellation is lost.
+                raise asyncio.CancelledError from error
             self._note_lost(lost)
             raise _LifeEnded(lost) from error
         finally:

@@ -20,6 +20,7 @@ from nodeflow_shared.address import is_loopback, why_not_free, with_port
 from nodeflow_shared.channel import MAX_MESSAGE_BYTES
 from nodeflow_shared.errors import StartupError
 from nodeflow_shared.interceptors import ErrorInterceptor
+from nodeflow_shared.last_resort import LastResort
 from nodeflow_shared.logs import configure_logs, get_log
 from nodeflow_shared.readiness import Readiness
 from nodeflow_shared.settings import ServiceSettings, load, variable_name
@@ -48,6 +49,9 @@ NOTICE_S: Final = 0.05
 
 # What calls that are still open after the drain get: streams that no drain ends, such as watches of the health service.
 STREAM_GRACE_S: Final = 0.5
+
+# How much longer than its drain a stop may take, all in all, before the process is taken to hang.
+STOP_MARGIN_S: Final = 15.0
 
 _OPTIONS: Final = (
     # With port sharing, a second process would silently take half of the calls.
@@ -110,7 +114,7 @@ class Service(Protocol):
 
 
 def run_service(settings_type: type[S], build: Callable[[S], Awaitable[Service]]) -> int:
-    """Run a service process from its settings to its exit code: 0 clean, 1 crash, 2 cannot start.
+    """Run a service process from its settings to its exit code: 0 clean, 1 crash, 2 cannot start, 3 a stop that hung.
 
     `build` runs inside the loop (where channels must be created) and returns the service.
     """
@@ -140,7 +144,7 @@ async def _live(settings: S, build: Callable[[S], Awaitable[Service]], parent: i
     try:
         service = await build(settings)
         _calm_garbage_collector()
-        await serve(service, settings, parent=parent)
+        await serve(service, settings, parent=parent, last_resort=LastResort())
     except StartupError:
         raise
     except Exception as error:
@@ -152,13 +156,19 @@ async def _live(settings: S, build: Callable[[S], Awaitable[Service]], parent: i
     return EXIT_CLEAN
 
 
-async def serve(service: Service, settings: ServiceSettings, *, parent: int | None = None) -> None:
+async def serve(
+    service: Service,
+    settings: ServiceSettings,
+    *,
+    parent: int | None = None,
+    last_resort: LastResort | None = None,
+) -> None:
     """Serve until stopped by a signal, by the death of the parent (if told so), or by the end of `service.run()`.
 
     Raises StartupError if it cannot listen, and the group of what failed if `run` fails. `service.close()` is called
-    in every case.
+    in every case. The last resort is armed once the end begins: it ends the process should that hang.
     """
-    process = _Process(service, settings, os.getppid() if parent is None else parent)
+    process = _Process(service, settings, os.getppid() if parent is None else parent, last_resort)
     try:
         await process.live()
     finally:
@@ -169,7 +179,10 @@ async def serve(service: Service, settings: ServiceSettings, *, parent: int | No
 class _Process:
     """One service, its server and its tasks."""
 
-    def __init__(self, service: Service, settings: ServiceSettings, parent: int) -> None:
+    def __init__(
+        self, service: Service, settings: ServiceSettings, parent: int, last_resort: LastResort | None
+    ) -> None:
+        self._last_resort = last_resort
         self._service = service
         self._settings = settings
         self._parent = parent
@@ -190,9 +203,17 @@ class _Process:
                     side = [group.create_task(self._follow_readiness(), name=f"{name}.readiness")]
                     if self._settings.exit_with_parent:
                         side.append(group.create_task(self._follow_parent(), name=f"{name}.parent"))
-                    group.create_task(self._shut_down(run, side), name=f"{name}.shutdown")
+                    end = group.create_task(self._shut_down(run, side), name=f"{name}.shutdown")
+                    try:
+                        await asyncio.wait([end])
+                    finally:  # here at once if something fails: the rest is cancelled, which may hang as well
+                        self._expect_end(STOP_MARGIN_S)
         finally:
             await self._server.stop(0)
+
+    def _expect_end(self, within_s: float) -> None:
+        if self._last_resort is not None:
+            self._last_resort.arm(within_s)
 
     async def _start(self) -> str:
         _refuse_exposure(self._settings)
@@ -214,14 +235,15 @@ class _Process:
 
     async def _follow_parent(self) -> None:
         await wait_for_orphanhood(self._parent)
-        _log.info("stopping", cause="parent_died")
         # The peers die with the parent: there is hardly anybody to finish for, and a successor waits.
         self._drain_timeout_s = min(self._drain_timeout_s, ORPHAN_DRAIN_S)
         self._stop.set()
+        _log.info("stopping", cause="parent_died")
 
     async def _shut_down(self, run: asyncio.Task[None], side: Sequence[asyncio.Task[None]]) -> None:
         """Stop in the order that callers need: told first, then served to the end, then cut off."""
         await self._stop.wait()
+        self._expect_end(self._drain_timeout_s + STOP_MARGIN_S)
         await self._readiness.end()
         for task in side:
             task.cancel()

@@ -32,8 +32,8 @@ def stop_signals(stop: asyncio.Event) -> Iterator[None]:
     def request(number: signal.Signals) -> None:
         if timers:
             return
+        stop.set()  # before anything that could fail, or nobody ever stops
         _log.info("stopping", cause=number.name)
-        stop.set()
         timers.append(loop.call_later(REPEAT_AFTER_S, let_repeat_kill))
 
     def let_repeat_kill() -> None:

@@ -2,17 +2,22 @@
 
 import asyncio
 import sys
+import threading
 from collections.abc import Sequence
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Any, Literal, get_args
 
 import grpc
 import grpc.aio
 from pydantic_settings import SettingsConfigDict
 
+from nodeflow_shared import server
 from nodeflow_shared.logs import get_log
 from nodeflow_shared.server import StartupError, run_service
 from nodeflow_shared.settings import ServiceSettings
 
+Stuck = Literal["never_end", "fail_and_never_end", "block_in_close"]
+"""Ways not to come to an end."""
 SERVICE = "test.v1.Probe"
 PART = "test.v1.Part"
 
@@ -20,7 +25,7 @@ PART = "test.v1.Part"
 class ProbeSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="NODEFLOW_PROBE_")
 
-    mode: Literal["serve", "hang", "crash", "misconfigured", "crash_in_build", "hang_in_build"] = "serve"
+    mode: Literal["serve", "hang", "crash", "misconfigured", "crash_in_build", "hang_in_build"] | Stuck = "serve"
 
 
 class Probe:
@@ -59,6 +64,8 @@ class Probe:
             raise ValueError("the probe failed")
         if self._mode == "misconfigured":
             raise StartupError("the probe's database is not there")
+        if self._mode in ("never_end", "fail_and_never_end"):
+            await _never_end()
         await self.end.wait()
         if self.failure is not None:
             raise self.failure
@@ -68,6 +75,8 @@ class Probe:
     async def drain(self) -> None:
         self.draining.set()
         self.history.append("drain")
+        if self._mode == "fail_and_never_end":
+            raise ValueError("the drain failed")
         if self._mode == "hang":
             get_log().info("draining")
             await asyncio.Event().wait()
@@ -76,6 +85,8 @@ class Probe:
 
     async def close(self) -> None:
         self.history.append("closed")
+        if self._mode == "block_in_close":
+            threading.Event().wait()
 
     async def _echo(self, request: bytes, _: object) -> bytes:
         return request
@@ -86,12 +97,21 @@ class Probe:
         return request
 
 
+async def _never_end() -> None:
+    """Hang, whoever cancels it."""
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+
 async def build(settings: ProbeSettings) -> Probe:
     if settings.mode == "crash_in_build":
         raise ValueError("nothing was built")
     if settings.mode == "hang_in_build":
         get_log().info("building")
         await asyncio.Event().wait()
+    if settings.mode in get_args(Stuck):
+        server.STOP_MARGIN_S = 0.5  # type: ignore[misc]  # tests have no time
     return Probe(settings.mode)
 
 

@@ -53,6 +53,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def lines_of_log(stderr: str) -> list[str]:
+    """Without what Python itself writes of tasks that fail."""
+    return [line for line in stderr.splitlines() if line.startswith("{")]
+
+
 def events(stderr: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stderr.splitlines()]
 
@@ -72,6 +77,21 @@ def test_a_signal_leads_to_a_clean_exit(tmp_path: Path, number: signal.Signals, 
     assert {log["service"] for log in logs} == {"probe"}
     assert (logs[0]["address"], logs[2]["cause"]) == (address, number.name)
     assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "where"),
+    [("never_end", "_never_end"), ("fail_and_never_end", "_never_end"), ("block_in_close", "in close")],
+)
+def test_a_stop_that_hangs_ends_with_a_code_of_its_own_and_says_where(tmp_path: Path, mode: str, where: str) -> None:
+    file = tmp_path / "address"
+    with started(PROBE, announce_file=file, mode=mode, drain_timeout_s=0.1) as process:
+        wait_until(file.exists)
+        process.terminate()
+        _, stderr = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 3, stderr
+    [told] = [log for log in events("\n".join(lines_of_log(stderr))) if log["event"] == "stop_hangs"]
+    assert where in json.dumps([told["tasks"], told["threads"]])
 
 
 def test_signals_of_one_ctrl_c_count_once(tmp_path: Path) -> None:

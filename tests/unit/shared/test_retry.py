@@ -51,6 +51,31 @@ def start_times(live: Callable[[Backoff], Awaitable[None]]) -> list[float]:
     return [round(start, 3) for start in starts]
 
 
+async def test_a_cancellation_counts_although_the_connection_is_lost_at_the_same_moment() -> None:
+    """A TaskGroup whose task fails while its own task is cancelled raises the error, and forgets the cancellation."""
+    attempts: list[asyncio.Task[None]] = []
+    lost = asyncio.Event()
+
+    async def lose() -> None:
+        await lost.wait()
+        raise Unavailable("down")
+
+    async def attempt() -> None:
+        async with asyncio.TaskGroup() as group:
+            attempts.append(group.create_task(lose()))
+            await asyncio.Event().wait()
+
+    connection = asyncio.ensure_future(keep_connected("peer", attempt, backoff=Backoff(exact_delays)))
+    while not attempts:  # noqa: ASYNC110  # a test has no other way in
+        await asyncio.sleep(0)
+    lost.set()
+    attempts[0].add_done_callback(lambda _: connection.cancel())
+    async with asyncio.timeout(10):
+        await asyncio.wait([connection])
+    assert connection.cancelled()
+    assert len(attempts) == 1
+
+
 def test_failing_attempts_back_off() -> None:
     async def live(_: Backoff) -> None:
         raise Unavailable("down")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 
 import grpc.aio
@@ -63,12 +64,13 @@ class WorkerService:
         self._driver.drain()
 
     async def close(self) -> None:
-        """Kill the runners and the processes, and close the channel."""
-        await self._runners.close()
-        await self._processes.close()
-        await self._channel.close()
-        await self._journal.close()
-        self._sessions.close()
+        """Kill the runners and the processes, and close the rest; whatever fails, all the others are closed as well."""
+        async with AsyncExitStack() as last_first:
+            last_first.callback(self._sessions.close)
+            last_first.push_async_callback(self._journal.close)
+            last_first.push_async_callback(self._channel.close)
+            last_first.push_async_callback(self._processes.close)
+            last_first.push_async_callback(self._runners.close)
 
 
 async def build(
