@@ -5,6 +5,7 @@ Neither class is safe across threads.
 """
 
 import asyncio
+import sys
 from collections import deque
 from typing import Generic, Self, TypeVar
 
@@ -132,14 +133,18 @@ class Inbox(Generic[T]):
     """Many producers, one consumer that takes everything that has arrived: batches grow by themselves under load.
 
     `push` always accepts, because what has arrived cannot be refused; a producer that reads from the network awaits
-    `room` before it reads on, so the inbox holds at most `limit` plus what each pushes between two calls of `room`.
+    `room` before it reads on. So the inbox holds at most `limit` items and `limit_bytes` (of those that are pushed with
+    a size) plus what each producer pushes between two calls of `room`.
     """
 
-    def __init__(self, limit: int = 65_536) -> None:
+    def __init__(self, limit: int = 65_536, *, limit_bytes: int = sys.maxsize) -> None:
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}")
         self.limit = limit
-        self._items: list[T] = []
+        self.limit_bytes = limit_bytes
+        self._items: deque[T] = deque()
+        self._sizes: deque[int] = deque()
+        self._size = 0
         self._consumer: asyncio.Future[None] | None = None
         self._producers = _Waiters()
 
@@ -149,28 +154,46 @@ class Inbox(Generic[T]):
     @property
     def full(self) -> bool:
         """Whether producers should wait for `room`."""
-        return len(self._items) >= self.limit
+        return len(self._items) >= self.limit or self._size >= self.limit_bytes
 
-    def push(self, item: T) -> None:
+    def push(self, item: T, size_bytes: int = 0) -> None:
         """Add an item and wake the consumer if it waits."""
         self._items.append(item)
+        self._sizes.append(size_bytes)
+        self._size += size_bytes
         if self._consumer is not None and not self._consumer.done():
             self._consumer.set_result(None)
 
     async def room(self) -> None:
-        """Wait until the inbox is below its limit."""
-        while len(self._items) >= self.limit:
+        """Wait until the inbox is below its limits."""
+        while self.full:
             await self._producers.wait()
 
-    async def drain(self) -> list[T]:
-        """Wait until something has arrived and return all of it, oldest first; a cancelled drain loses nothing."""
+    async def drain(self, batch_bytes: int = sys.maxsize) -> list[T]:
+        """Wait until something has arrived and return all of it, oldest first; a cancelled drain loses nothing.
+
+        Beyond `batch_bytes` the rest stays for the next time. What comes is less than that, or ends with the item that
+        is too much.
+        """
         while not self._items:
             await self._non_empty()
-        return self.take()
+        return self.take(batch_bytes)
 
-    def take(self) -> list[T]:
-        """Return all that has arrived, maybe nothing, without waiting."""
-        items, self._items = self._items, []
+    def take(self, batch_bytes: int = sys.maxsize) -> list[T]:
+        """Return all that has arrived, maybe nothing, without waiting; as much of it as `drain` says."""
+        if self._size <= batch_bytes:
+            items = list(self._items)
+            self._items.clear()
+            self._sizes.clear()
+            self._size = 0
+        else:
+            items = []
+            left = batch_bytes
+            while left > 0:
+                items.append(self._items.popleft())
+                size = self._sizes.popleft()
+                self._size -= size
+                left -= size
         self._producers.wake_all()
         return items
 

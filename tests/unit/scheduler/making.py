@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nodeflow_scheduler.domain.admission import Limits
 from nodeflow_scheduler.domain.core import Core
 from nodeflow_scheduler.domain.document import compile_document
 from nodeflow_scheduler.domain.events import Event
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.failures import Failure, FailureKind
-from nodeflow_scheduler.domain.ledger import Limits
 from nodeflow_scheduler.domain.messages import (
     AttemptRef,
     Cancel,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.unit.scheduler.making import (
     ATTACHED,
@@ -26,6 +28,7 @@ from tests.unit.scheduler.making import (
     workflow,
 )
 
+from nodeflow_scheduler.domain.admission import Admission, Limits, Request
 from nodeflow_scheduler.domain.core import Core
 from nodeflow_scheduler.domain.events import (
     AttemptsLost,
@@ -36,7 +39,6 @@ from nodeflow_scheduler.domain.events import (
     TasksStarted,
 )
 from nodeflow_scheduler.domain.execution import Execution
-from nodeflow_scheduler.domain.ledger import Limits
 from nodeflow_scheduler.domain.lifecycle import ExecutionState, TaskState
 from nodeflow_scheduler.domain.messages import (
     AttemptRef,
@@ -121,18 +123,47 @@ def test_a_repeat_finds_an_execution_that_is_over_and_does_not_start_it_again() 
     assert over.state is ExecutionState.COMPLETED
 
 
-def test_beyond_its_limit_a_scheduler_takes_no_more() -> None:
-    lab = Lab.ready(Limits(open_executions=2))
-    callers = [Caller() for _ in range(3)]
-    lab.step(*(submit(chain(1), f"e{n}", caller=caller) for n, caller in enumerate(callers)))
-    error = callers[2].only
-    assert isinstance(error, Overloaded)
-    assert error.retry_after_s
-    assert "e2" not in lab.core.executions
+def test_what_is_open_is_counted_until_it_is_over_or_not_ours() -> None:
+    lab = Lab.ready(Limits(open_executions=2, open_tasks=3))
+    admission = lab.core.ledger.admission
+    request = Request(executions=1, tasks=1, size_bytes=10)
+    admission.let_in(request)
+    lab.step(replace(submit(chain(1), "e0"), admitted=request), submit(chain(2), "e1"))
+    assert (admission.open_executions, admission.open_tasks) == (2, 3)
+    with pytest.raises(Overloaded, match="2 executions are open, and 2 at most may be") as caught:
+        admission.let_in(request)
+    assert caught.value.retry_after_s == 1.0
     lab.step(updates(results=[report(0, execution_id="e0")]))
-    again = Caller()
-    lab.step(submit(chain(1), "e2", caller=again))
-    assert again.only is lab.execution("e2")
+    assert (admission.open_executions, admission.open_tasks) == (1, 2)
+    with pytest.raises(Overloaded, match="open executions have 2 tasks, and 3 at most may be open"):
+        admission.let_in(Request(executions=1, tasks=2))
+    admission.let_in(request)
+    admission.decided(request)
+    lab.step(ShardsLost(shards=frozenset({SHARD})))
+    assert (admission.open_executions, admission.open_tasks) == (0, 0)
+
+
+def test_what_waits_to_be_stored_has_a_limit_and_one_alone_gets_in_however_large() -> None:
+    admission = Admission(Limits(waiting_submissions=3, waiting_bytes=100, open_tasks=10))
+    large = Request(executions=5, tasks=50, size_bytes=500)
+    admission.let_in(large)
+    with pytest.raises(Overloaded, match="tasks"):
+        admission.let_in(Request(executions=1, tasks=1))
+    admission.decided(large)
+    admission.let_in(Request(executions=2, tasks=2, size_bytes=60))
+    for too_much in (Request(executions=2, tasks=2), Request(executions=1, tasks=1, size_bytes=50)):
+        with pytest.raises(Overloaded, match="2 submissions wait to be stored"):
+            admission.let_in(too_much)
+    admission.let_in(Request(executions=1, tasks=1, size_bytes=40))
+
+
+def test_finished_executions_stay_for_readers_until_there_are_too_many_of_their_tasks() -> None:
+    lab = Lab.ready(Limits(finished_tasks=3))
+    for name in ("a", "b", "c"):
+        lab.step(submit(chain(2), name))
+        for task in range(2):
+            lab.step(updates(results=[report(task, execution_id=name, result_id=task + 1)]))
+    assert list(lab.core.executions) == ["c"]
 
 
 def test_executions_that_are_over_stay_for_readers_until_there_are_too_many() -> None:
@@ -141,7 +172,7 @@ def test_executions_that_are_over_stay_for_readers_until_there_are_too_many() ->
         lab.step(submit(chain(1), f"e{number}"))
         lab.step(updates(results=[report(0, execution_id=f"e{number}")]))
     assert list(lab.core.executions) == ["e2", "e3"]
-    assert lab.core.ledger.open_count == 0
+    assert lab.core.ledger.admission.open_executions == 0
 
 
 def test_shards_of_others_are_not_served() -> None:
@@ -546,7 +577,7 @@ def test_nothing_is_told_before_the_commit() -> None:
     lab.core.step([updates(results=[report(0)]), cancel()], START_MS)
     lab.core.step([submit(chain(1), "e2")], START_MS)
     assert lab.assigned() == {}
-    assert lab.core.ledger.open_count == 2, "an execution is over once the log has it"
+    assert lab.core.ledger.admission.open_executions == 2, "an execution is over once the log has it"
 
 
 def test_a_turn_with_nothing_to_write_says_nothing() -> None:

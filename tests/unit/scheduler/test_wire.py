@@ -25,6 +25,7 @@ from tests.unit.scheduler.making import (
     workflow,
 )
 
+from nodeflow_scheduler.domain.admission import Limits
 from nodeflow_scheduler.domain.events import (
     AttemptsLost,
     CancelRequested,
@@ -51,7 +52,7 @@ from nodeflow_scheduler.wire.attempts import fill_batch, keys_of, refs_of, repor
 from nodeflow_scheduler.wire.cursors import execution_cursor, sequence_in, task_page, task_page_start
 from nodeflow_scheduler.wire.log import decode_chunk, encode_chunk, started_in_chunk
 from nodeflow_scheduler.wire.readers import EventReader, execution_message, task_message
-from nodeflow_scheduler.wire.store import append_request
+from nodeflow_scheduler.wire.store import REQUEST_BYTES, append_requests
 from nodeflow_scheduler.wire.values import failure_message, failure_of, payload_of, timestamp, value_of
 from nodeflow_shared.errors import InvalidInput
 
@@ -277,7 +278,7 @@ def test_a_turn_for_the_log() -> None:
     lab.step(submit(chain(2)))
     stored = Stored(digest="sha256:1", size_bytes=70_000)
     turn = lab.core.step([updates(results=[report(0, stored)])], START_MS + 3)
-    request = append_request(9, turn.writes)
+    [request] = append_requests(9, turn.writes)
     assert request.batch_id == 9
     (part,) = request.shards
     assert (part.shard, part.fencing_token, part.expected_offset) == (SHARD, TOKEN, 2)
@@ -292,15 +293,40 @@ def test_a_turn_for_the_log() -> None:
     assert list(part.records) == []
 
 
+def test_a_turn_that_is_too_large_for_a_message_is_several_whose_offsets_follow_each_other() -> None:
+    lab = Lab.ready()
+    inputs = b'{"a": "%s"}' % (b"x" * 1_000_000)
+    turn = lab.core.step([submit(chain(1), f"e{n}", inputs=inputs) for n in range(40)], START_MS)
+    requests = append_requests(5, turn.writes)
+    assert [request.batch_id for request in requests] == [5, 6, 7]
+    offset, names = 0, []
+    for request in requests:
+        assert request.ByteSize() <= REQUEST_BYTES
+        (part,) = request.shards
+        assert part.expected_offset == offset
+        offset += sum(chunk.event_count for chunk in part.chunks)
+        assert [record.execution_id for record in part.records] == [chunk.execution_id for chunk in part.chunks]
+        names += [chunk.execution_id for chunk in part.chunks]
+    assert names == [f"e{n}" for n in range(40)]
+
+
+def test_a_snapshot_that_is_too_large_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab.ready(Limits(snapshot_every=1))
+    turns = [lab.core.step([submit(chain(3))], START_MS), lab.core.step([updates(results=[report(0)])], START_MS)]
+    assert [len(append_requests(1, turn.writes)[0].shards[0].snapshots) for turn in turns] == [0, 1]
+    monkeypatch.setattr("nodeflow_scheduler.wire.store.SNAPSHOT_BYTES", 10)
+    assert len(append_requests(1, turns[1].writes)[0].shards[0].snapshots) == 0
+
+
 def test_the_index_hears_of_beginnings_and_ends() -> None:
     lab = Lab.ready()
     turn = lab.core.step([submit(chain(1))], START_MS)
-    (begun,) = append_request(1, turn.writes).shards[0].records
+    (begun,) = append_requests(1, turn.writes)[0].shards[0].records
     assert (begun.execution_id, begun.tenant, begun.shard, begun.task_count) == ("e1", "t", SHARD, 1)
     assert (begun.request_id, begun.request_digest, dict(begun.labels)) == ("r", b"d", {"team": "a"})
     assert not begun.HasField("finish_time")
     turn = lab.core.step([cancel()], START_MS + 1)
-    (over,) = append_request(2, turn.writes).shards[0].records
+    (over,) = append_requests(2, turn.writes)[0].shards[0].records
     assert (int(over.state), over.finished_task_count) == (int(ExecutionState.CANCELLED), 1)
     assert over.finish_time.ToMilliseconds() == START_MS + 1
 

@@ -155,6 +155,29 @@ async def test_a_full_inbox_holds_producers_until_it_is_drained() -> None:
 
 
 @virtually
+async def test_a_drain_takes_no_more_bytes_than_it_is_told_and_loses_no_order() -> None:
+    inbox: Inbox[int] = Inbox()
+    for item, size in enumerate((4, 0, 4, 4, 100, 1)):
+        inbox.push(item, size)
+    assert [await inbox.drain(10) for _ in range(3)] == [[0, 1, 2, 3], [4], [5]]
+    assert not inbox.full
+
+
+@virtually
+async def test_an_inbox_is_full_of_bytes_too() -> None:
+    inbox: Inbox[int] = Inbox(limit_bytes=10)
+    inbox.push(1, 9)
+    await inbox.room()
+    inbox.push(2, 1)
+    assert inbox.full
+    waiting = asyncio.ensure_future(inbox.room())
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    inbox.take(9)
+    await waiting
+
+
+@virtually
 async def test_a_drain_that_times_out_as_an_item_arrives_leaves_it() -> None:
     inbox: Inbox[int] = Inbox()
     consumer = asyncio.ensure_future(inbox.drain())

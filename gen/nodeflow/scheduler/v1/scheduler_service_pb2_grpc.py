@@ -201,7 +201,7 @@ class SchedulerServiceServicer:
         """Streams the events of an execution in the order of their sequences, each once, committed ones only.
 
         Begins after `cursor`, or at the first event. Resume with the cursor of the last response. The stream ends after EXECUTION_COMPLETED, at once if the cursor is
-        already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume;
+        already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution, or after the end), UNAVAILABLE (resume;
         with reason SHARD_NOT_HERE at another scheduler: this one does not serve the execution, and has told all that is committed so far).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -214,7 +214,7 @@ class SchedulerServiceServicer:
         Begins after `cursor`, at the first line, or now. Without `follow` the stream ends with what had been written when it was called. With it, it goes on, and
         ends when nothing can follow: the execution is over (or the task, or the attempt, if one is named) and the workers have delivered what they had read from it.
         A worker that has been away for as long as its lease is not waited for. Resume with the cursor of the last response.
-        Errors: NOT_FOUND (execution, node, task or item), INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume).
+        Errors: NOT_FOUND (execution, node, task or item), INVALID_ARGUMENT (a cursor of another execution, or after the end), UNAVAILABLE (resume).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

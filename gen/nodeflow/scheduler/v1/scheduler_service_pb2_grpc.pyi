@@ -47,7 +47,7 @@ class SchedulerServiceStub:
     """Streams the events of an execution in the order of their sequences, each once, committed ones only.
 
     Begins after `cursor`, or at the first event. Resume with the cursor of the last response. The stream ends after EXECUTION_COMPLETED, at once if the cursor is
-    already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume;
+    already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution, or after the end), UNAVAILABLE (resume;
     with reason SHARD_NOT_HERE at another scheduler: this one does not serve the execution, and has told all that is committed so far).
     """
     TailLogs: _aio.UnaryStreamMultiCallable[_scheduler_service_pb2.TailLogsRequest, _scheduler_service_pb2.TailLogsResponse]
@@ -56,7 +56,7 @@ class SchedulerServiceStub:
     Begins after `cursor`, at the first line, or now. Without `follow` the stream ends with what had been written when it was called. With it, it goes on, and
     ends when nothing can follow: the execution is over (or the task, or the attempt, if one is named) and the workers have delivered what they had read from it.
     A worker that has been away for as long as its lease is not waited for. Resume with the cursor of the last response.
-    Errors: NOT_FOUND (execution, node, task or item), INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume).
+    Errors: NOT_FOUND (execution, node, task or item), INVALID_ARGUMENT (a cursor of another execution, or after the end), UNAVAILABLE (resume).
     """
     ListTasks: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListTasksRequest, _scheduler_service_pb2.ListTasksResponse]
     """Lists the tasks of an execution by number. Errors: NOT_FOUND, INVALID_ARGUMENT (bad page token)."""
@@ -174,7 +174,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the events of an execution in the order of their sequences, each once, committed ones only.
 
         Begins after `cursor`, or at the first event. Resume with the cursor of the last response. The stream ends after EXECUTION_COMPLETED, at once if the cursor is
-        already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume;
+        already there. Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor of another execution, or after the end), UNAVAILABLE (resume;
         with reason SHARD_NOT_HERE at another scheduler: this one does not serve the execution, and has told all that is committed so far).
         """
 
@@ -189,7 +189,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         Begins after `cursor`, at the first line, or now. Without `follow` the stream ends with what had been written when it was called. With it, it goes on, and
         ends when nothing can follow: the execution is over (or the task, or the attempt, if one is named) and the workers have delivered what they had read from it.
         A worker that has been away for as long as its lease is not waited for. Resume with the cursor of the last response.
-        Errors: NOT_FOUND (execution, node, task or item), INVALID_ARGUMENT (a cursor of another execution), UNAVAILABLE (resume).
+        Errors: NOT_FOUND (execution, node, task or item), INVALID_ARGUMENT (a cursor of another execution, or after the end), UNAVAILABLE (resume).
         """
 
     @_abc_1.abstractmethod

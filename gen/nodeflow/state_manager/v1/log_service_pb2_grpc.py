@@ -63,7 +63,7 @@ class LogServiceServicer:
     def ReadLogs(self, request, context):
         """Reads the chunks of an execution by position, each once, after `after_position`. Ends with what is stored, unless `follow` is set: then it goes on with
         what is stored later, until the caller leaves. An execution without output, and one that does not exist, has no chunks. Resume after the
-        `last_position` of the last response. Errors: INVALID_ARGUMENT, UNAVAILABLE (resume).
+        `last_position` of the last response. Errors: INVALID_ARGUMENT (also a position after the end), UNAVAILABLE (resume).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,7 +24,7 @@ class LogServiceStub:
     ReadLogs: _aio.UnaryStreamMultiCallable[_log_service_pb2.ReadLogsRequest, _log_service_pb2.ReadLogsResponse]
     """Reads the chunks of an execution by position, each once, after `after_position`. Ends with what is stored, unless `follow` is set: then it goes on with
     what is stored later, until the caller leaves. An execution without output, and one that does not exist, has no chunks. Resume after the
-    `last_position` of the last response. Errors: INVALID_ARGUMENT, UNAVAILABLE (resume).
+    `last_position` of the last response. Errors: INVALID_ARGUMENT (also a position after the end), UNAVAILABLE (resume).
     """
 
 class LogServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -49,7 +49,7 @@ class LogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_log_service_pb2.ReadLogsResponse]:
         """Reads the chunks of an execution by position, each once, after `after_position`. Ends with what is stored, unless `follow` is set: then it goes on with
         what is stored later, until the caller leaves. An execution without output, and one that does not exist, has no chunks. Resume after the
-        `last_position` of the last response. Errors: INVALID_ARGUMENT, UNAVAILABLE (resume).
+        `last_position` of the last response. Errors: INVALID_ARGUMENT (also a position after the end), UNAVAILABLE (resume).
         """
 
 def add_LogServiceServicer_to_server(servicer: LogServiceServicer, server: _aio.Server) -> None: ...

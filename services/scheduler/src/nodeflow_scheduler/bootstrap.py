@@ -17,10 +17,10 @@ from nodeflow_scheduler.adapters.state_manager import GrpcCatalogue, GrpcJournal
 from nodeflow_scheduler.adapters.workers import GrpcWorkers
 from nodeflow_scheduler.answering import Answering
 from nodeflow_scheduler.config import Settings
+from nodeflow_scheduler.domain.admission import Limits
 from nodeflow_scheduler.domain.core import Core
-from nodeflow_scheduler.domain.ledger import Limits
 from nodeflow_scheduler.domain.messages import Input
-from nodeflow_scheduler.driver import INBOX_LIMIT, Driver
+from nodeflow_scheduler.driver import INBOX_LIMIT, INBOX_LIMIT_BYTES, Driver
 from nodeflow_scheduler.exporting import Exporting
 from nodeflow_scheduler.intake import Intake
 from nodeflow_scheduler.library import Library
@@ -38,6 +38,15 @@ from nodeflow_shared.streams import Inbox
 Connect = Callable[[str], grpc.aio.Channel]
 
 
+def limits_of(settings: Settings) -> Limits:
+    """What the core may hold."""
+    return Limits(
+        open_executions=settings.max_open_executions,
+        open_tasks=settings.max_open_tasks,
+        waiting_submissions=settings.max_waiting_submissions,
+    )
+
+
 class SchedulerService:
     """The scheduler as a process serves it."""
 
@@ -49,14 +58,14 @@ class SchedulerService:
     ) -> None:
         self._store_channel = connect(settings.state_manager)
         self._manager_channels = {address: connect(address) for address in settings.worker_managers}
-        core = Core(settings.worker_managers, Limits(open_executions=settings.max_open_executions))
+        core = Core(settings.worker_managers, limits_of(settings))
         outage = Outage()
         self._event_log = GrpcEventLog(self._store_channel, outage)
         artifacts = GrpcArtifacts(self._store_channel)
         catalogue = GrpcCatalogue(self._store_channel)
         journal = GrpcJournal(self._store_channel)
         library = Library(catalogue)
-        inbox: Inbox[Input] = Inbox(INBOX_LIMIT)
+        inbox: Inbox[Input] = Inbox(INBOX_LIMIT, limit_bytes=INBOX_LIMIT_BYTES)
         questions: Inbox[Question] = Inbox(INBOX_LIMIT)
         self._workers = GrpcWorkers(self._manager_channels, settings.instance, inbox, questions)
         self._driver = Driver(

@@ -29,6 +29,12 @@ class Settings(ServiceSettings):
         10.0, ge=0.5, le=300, description="seconds that a lease on shards lasts unless renewed"
     )
     max_open_executions: int = Field(200_000, ge=1, description="executions that may be open at once")
+    max_open_tasks: int = Field(
+        4_000_000, ge=1, description="tasks that open executions may have at once, before more are taken on"
+    )
+    max_waiting_submissions: int = Field(
+        20_000, ge=1, description="submissions that may wait to be stored, before more are refused"
+    )
 
     @field_validator("worker_managers", mode="before")
     @classmethod

@@ -44,7 +44,12 @@ PENDING_TURNS = 2
 """How many turns may wait for their commit. More would only make batches smaller."""
 
 INBOX_LIMIT = 4_096
-"""Messages that may wait for a turn; readers of the network stop beyond it."""
+INBOX_LIMIT_BYTES = 64 * 1024 * 1024
+"""Messages that may wait for a turn, and what they take; readers of the network stop beyond it."""
+TURN_BYTES = 8 * 1024 * 1024
+"""How much one turn takes in, and a message: so what it decides fits into messages to the log."""
+TRANSFERS_AT_ONCE = 16
+"""Artifacts that are read or written for decisions at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,7 @@ class Driver:
         self._timer_due_ms: int | None = None
         self.publisher = Publisher()
         self._group: asyncio.TaskGroup | None = None
+        self._transfers = asyncio.Semaphore(TRANSFERS_AT_ONCE)
         self.lost_shards: asyncio.Queue[frozenset[int]] = asyncio.Queue()
         """Shards whose append was refused; `ownership.py` acquires them anew."""
 
@@ -109,7 +115,7 @@ class Driver:
         while True:
             while len(self._pending) >= PENDING_TURNS:
                 await self._pending[0].over.wait()
-            inputs = await self.inbox.drain()
+            inputs = await self.inbox.drain(TURN_BYTES)
             self._deciding = True
             await self._verification.verify(inputs)
             turn = self.core.step(inputs, self._clock.now_ms())
@@ -235,16 +241,18 @@ class Driver:
     async def _fetch(self, fetch: Fetch) -> None:
         digest = fetch.value.digest
         try:
-            data = await self._artifacts.fetch(fetch.tenant, digest, MAP_BYTES_LIMIT)
+            async with self._transfers:
+                data = await self._artifacts.fetch(fetch.tenant, digest, MAP_BYTES_LIMIT)
         except NodeflowError as error:
             self.inbox.push(ArtifactFetched(tenant=fetch.tenant, digest=digest, data=None, problem=error.message))
         else:
-            self.inbox.push(ArtifactFetched(tenant=fetch.tenant, digest=digest, data=data))
+            self.inbox.push(ArtifactFetched(tenant=fetch.tenant, digest=digest, data=data), len(data))
 
     async def _keep(self, keep: Keep) -> None:
         digest = keep.value.digest
         try:
-            await self._artifacts.keep(keep.tenant, keep.value)
+            async with self._transfers:
+                await self._artifacts.keep(keep.tenant, keep.value)
         except NodeflowError as error:
             self.inbox.push(ArtifactKept(tenant=keep.tenant, digest=digest, problem=error.message))
         else:

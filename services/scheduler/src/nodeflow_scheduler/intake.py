@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
+from nodeflow_scheduler.domain.admission import NOTHING, Request
 from nodeflow_scheduler.domain.callers import cancelled_already, request_id_reused
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.identity import execution_id_of_request, new_execution_id, shard_of, time_in_ms
@@ -23,6 +24,8 @@ from nodeflow_shared.errors import FieldViolation, InvalidInput, NodeflowError, 
 SUBMISSIONS_LIMIT = 10_000
 REQUEST_ID_LIMIT = 256
 CLOCK_SKEW_MS = 1_000
+SUBMISSION_BYTES = 512
+"""About what a submission takes beside its inputs and labels."""
 LABELS_LIMIT = 64
 LABEL_VALUE_LIMIT = 256
 _LABEL_KEY = re.compile(r"[A-Za-z0-9._/-]{1,63}")
@@ -105,7 +108,7 @@ class Intake:
         await self._refuse_unknown_sources(tenant, workflow, [inputs for _, inputs, _ in checked])
         known = await self._known(submissions, checked)
         answers = Answers(len(submissions) - len(known))
-        await self._driver.inbox.room()
+        admitted = self._let_in(workflow, submissions, checked, known)
         started = 0
         for position, (execution_id, inputs, digest) in enumerate(checked):
             if position in known:
@@ -122,11 +125,43 @@ class Intake:
                     request_id=submission.request_id,
                     request_digest=digest,
                     handle=answers.handle(started),
-                )
+                    admitted=admitted.get(position, NOTHING),
+                ),
+                SUBMISSION_BYTES + len(inputs),
             )
             started += 1
         fresh = iter(await answers.future if started else [])
         return [known[position] if position in known else _execution(next(fresh)) for position in range(len(checked))]
+
+    def _let_in(
+        self,
+        workflow: Workflow,
+        submissions: Sequence[Submission],
+        checked: Sequence[tuple[str, bytes, bytes]],
+        known: Mapping[int, str],
+    ) -> dict[int, Request]:
+        """What is new, let in as a whole, each by its position. Raises Overloaded."""
+        new: dict[str, int] = {}
+        for position, (execution_id, _, _) in enumerate(checked):
+            if position not in known and self._driver.execution(execution_id) is None:
+                self._shard_of(execution_id)  # raises before anything is let in
+                new.setdefault(execution_id, position)
+        each = {
+            position: Request(
+                executions=1,
+                tasks=len(workflow.nodes),
+                size_bytes=SUBMISSION_BYTES + len(checked[position][1]) + size_of_labels(submissions[position].labels),
+            )
+            for position in new.values()
+        }
+        self._driver.core.ledger.admission.let_in(
+            Request(
+                executions=len(each),
+                tasks=len(each) * len(workflow.nodes),
+                size_bytes=sum(one.size_bytes for one in each.values()),
+            )
+        )
+        return each
 
     async def cancel(self, tenant: str, execution: Execution, reason: str) -> Execution:
         """Cancels an execution, if it is not over. Raises IllegalState if it ended otherwise."""
@@ -252,6 +287,11 @@ def check_labels(labels: Mapping[str, str]) -> None:
         violations.append(FieldViolation("labels", f"there are {len(labels)}", f"at most {LABELS_LIMIT}"))
     if violations:
         raise InvalidInput("the labels are not valid", violations=violations)
+
+
+def size_of_labels(labels: Mapping[str, str]) -> int:
+    """About how many bytes they take."""
+    return sum(len(key) + 4 * len(value) for key, value in labels.items())
 
 
 def _same(record: ExecutionRecord, digest: bytes) -> str:

@@ -103,6 +103,18 @@ class Reading:
 
     # ------------------------------------------------------------------- events
 
+    async def check_cursor(self, execution: Execution, after_sequence: int) -> None:
+        """Raises InvalidInput for a cursor after the last event that is committed: it was never given."""
+        if after_sequence <= execution.sequence:
+            return
+        if not execution.finished:
+            # Where the shard is another's by now, the log is ahead of what is in memory here.
+            async for _ in self._journal.chunks(execution.execution_id, after_sequence - 1):
+                return
+        last = f"is after the last event, {execution.sequence}"
+        violation = FieldViolation("cursor", last, "one that the service gave, unchanged")
+        raise InvalidInput("the cursor is after the end", violations=[violation])
+
     async def events(self, execution: Execution, after_sequence: int) -> AsyncGenerator[LoggedChunk, None]:
         """The committed chunks of an execution after a sequence, as committed, once each, in order, to the end.
 

@@ -250,17 +250,14 @@ class SchedulerServicer(SchedulerServiceServicer):
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
         execution_id = execution.execution_id
         after = sequence_in(request.cursor, execution_id)
-        if execution.finished and after >= execution.sequence:
-            refuse_beyond(after, execution)
+        await self._reading.check_cursor(execution, after)
+        if execution.finished and after == execution.sequence:
             return
         reader = EventReader.of(execution)
         async for chunk in self._reading.events(execution, after):
-            events = reader.read(chunk.first_sequence, chunk.time_ms, chunk.events)
-            fresh = [event for event in events if event.sequence > after]
-            if fresh:
-                yield pb2.WatchExecutionResponse(
-                    events=fresh, cursor=execution_cursor(execution_id, fresh[-1].sequence)
-                )
+            for fresh in reader.groups(chunk, after):
+                cursor = execution_cursor(execution_id, fresh[-1].sequence)
+                yield pb2.WatchExecutionResponse(events=fresh, cursor=cursor)
 
     async def TailLogs(self, request: pb2.TailLogsRequest, context: Context) -> AsyncIterator[pb2.TailLogsResponse]:
         """See the proto."""
@@ -312,15 +309,6 @@ def json_in(payload: payload_pb2.Payload) -> bytes:
         violation = FieldViolation("inputs", "is not inline JSON", "an object as application/json in data")
         raise InvalidInput("inputs must be inline JSON", violations=[violation])
     return payload.data
-
-
-def refuse_beyond(after: int, execution: Execution) -> None:
-    """A cursor after the last event of all was never given. Raises InvalidInput."""
-    if after > execution.sequence:
-        violation = FieldViolation(
-            "cursor", f"is after the last event, {execution.sequence}", "one that the service gave, unchanged"
-        )
-        raise InvalidInput("the cursor is after the end", violations=[violation])
 
 
 def chosen_tasks(execution: Execution, request: pb2.ListTasksRequest, start: int) -> Iterator[int]:

@@ -47,7 +47,12 @@ class LogServicer(pb_grpc.LogServiceServicer):
     async def ReadLogs(self, request: pb.ReadLogsRequest, context: Context) -> AsyncIterator[pb.ReadLogsResponse]:
         """Read chunks; the first response says where that begins."""
         name = (check_tenant(request.tenant), _check_id(request.execution_id))
-        after = await self._logs.last_position(name) if request.from_end else request.after_position
+        after = request.after_position
+        if request.from_end or after:
+            last = await self._logs.last_position(name)
+            if after > last:
+                raise invalid("after_position", f"is {after}, and the output ends at {last}", "a last_position")
+            after = last if request.from_end else after
         yield pb.ReadLogsResponse(last_position=after)
         chunks = self._logs.read(
             name,

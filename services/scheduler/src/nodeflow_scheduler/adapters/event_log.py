@@ -14,10 +14,26 @@ from nodeflow.state_manager.v1.state_manager_service_pb2_grpc import StateManage
 
 from nodeflow_scheduler.domain.messages import ShardWrite
 from nodeflow_scheduler.outage import Outage
-from nodeflow_scheduler.wire.store import append_request
+from nodeflow_scheduler.wire.store import append_requests
 from nodeflow_shared.retry import Backoff, keep_connected
 from nodeflow_shared.status import from_rpc_error
 from nodeflow_shared.streams import Outbox
+
+
+class _Answer:
+    """What became of a turn: the answers to all of its batches."""
+
+    def __init__(self, batches: int) -> None:
+        self.future: asyncio.Future[frozenset[int]] = asyncio.get_running_loop().create_future()
+        self._missing = batches
+        self._refused: frozenset[int] = frozenset()
+
+    def take(self, refused: frozenset[int]) -> None:
+        """One of its batches is answered."""
+        self._refused |= refused
+        self._missing -= 1
+        if not self._missing and not self.future.done():
+            self.future.set_result(self._refused)
 
 
 @dataclass(slots=True)
@@ -25,14 +41,13 @@ class _Waiting:
     """A batch that was not answered yet."""
 
     request: manager_pb2.AppendRequest
-    answer: asyncio.Future[frozenset[int]]
+    answer: _Answer
     given_up: frozenset[int] = frozenset()
     """Shards that are not sent again."""
 
     def settle(self, refused: frozenset[int]) -> None:
         """Gives the answer."""
-        if not self.answer.done():
-            self.answer.set_result(refused | self.given_up)
+        self.answer.take(refused | self.given_up)
 
 
 class GrpcEventLog:
@@ -51,14 +66,15 @@ class GrpcEventLog:
         await keep_connected("append", self._live, backoff=self._backoff)
 
     def append(self, writes: Sequence[ShardWrite]) -> Awaitable[frozenset[int]]:
-        """Sends a batch; see the port."""
-        self._last_batch += 1
-        request = append_request(self._last_batch, writes)
-        answer: asyncio.Future[frozenset[int]] = asyncio.get_running_loop().create_future()
-        self._waiting[self._last_batch] = _Waiting(request, answer)
-        if self._outbox is not None:
-            self._outbox.offer(request)
-        return answer
+        """Sends what a turn writes; see the port."""
+        requests = append_requests(self._last_batch + 1, writes)
+        answer = _Answer(len(requests))
+        for request in requests:
+            self._last_batch = request.batch_id
+            self._waiting[request.batch_id] = _Waiting(request, answer)
+            if self._outbox is not None:
+                self._outbox.offer(request)
+        return answer.future
 
     def forget(self, shards: frozenset[int]) -> None:
         """Takes parts out of what will be sent again; see the port. On an open stream everything is answered anyway."""

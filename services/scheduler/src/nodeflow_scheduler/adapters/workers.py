@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import grpc
 import grpc.aio
@@ -39,6 +39,8 @@ GENERATIONS = 1 << 32
 
 PARTS_LIMIT = 64
 """How many handouts and acknowledgements go into one message."""
+MESSAGE_BYTES = 4 * 1024 * 1024
+"""What handouts of one message may take, but for a single attempt that takes more."""
 
 # The order in which a worker-manager carries out the parts of a message.
 _ACKNOWLEDGEMENTS, _CANCELLATIONS, _ASSIGNMENTS, _ANSWERS = range(4)
@@ -114,6 +116,7 @@ class ManagerLink:
         self._last = manager_pb2.CoordinateRequest()
         self._last_rank = _CLOSED
         self._last_parts = 0
+        self._last_bytes = 0
         self._backoff = Backoff()
 
     async def run(self) -> None:
@@ -148,10 +151,21 @@ class ManagerLink:
         attachment, reported = divmod(generation, GENERATIONS)
         if attachment != self._attachment:
             return  # Its loss is in the inbox: what was handed out is in doubt then, and made up for.
-        request = self._request(_ASSIGNMENTS)
-        if request is not None:
+        waiting = [prepared]
+        while waiting:
+            part = waiting.pop()
+            request = self._request(_ASSIGNMENTS)
+            if request is None:
+                return
             # Filled in place: a message that is put into another is copied.
-            fill_batch(request.assignments.add(session_id=session_id, generation=reported).batch, prepared)
+            handout = request.assignments.add(session_id=session_id, generation=reported)
+            fill_batch(handout.batch, part)
+            size = handout.ByteSize()
+            if size > MESSAGE_BYTES and len(part) > 1:
+                del request.assignments[-1]
+                waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
+            else:
+                self._last_bytes += size
 
     def answer(self, answer: manager_pb2.DependencyAnswer) -> None:
         """Answers a question. Nothing follows it in its message, for it may be large."""
@@ -167,11 +181,13 @@ class ManagerLink:
         outbox = self._outbox
         if outbox is None:
             return None
-        if len(outbox) and self._last_rank <= rank and self._last_parts < PARTS_LIMIT:
+        room = self._last_parts < PARTS_LIMIT and self._last_bytes < MESSAGE_BYTES
+        if len(outbox) and self._last_rank <= rank and room:
             self._last_rank = rank
             self._last_parts += 1
             return self._last
         self._last, self._last_rank, self._last_parts = manager_pb2.CoordinateRequest(), rank, 1
+        self._last_bytes = 0
         if outbox.offer(self._last):
             return self._last
         self._detach()
@@ -214,7 +230,7 @@ class ManagerLink:
 
     def _pass_on(self, response: manager_pb2.CoordinateResponse) -> None:
         """Pushes what a response says, in the order of its fields."""
-        push: Callable[[Input], None] = self._inbox.push
+        push = self._inbox.push
         for opened in response.opened:
             capacity = opened.capacity
             push(
@@ -227,9 +243,9 @@ class ManagerLink:
                 )
             )
         for held in response.held:
-            push(held_of(held, first_generation=self._attachment * GENERATIONS))
+            push(held_of(held, first_generation=self._attachment * GENERATIONS), held.ByteSize())
         for updates in response.updates:
-            push(updates_of(updates.session_id, updates.updates))
+            push(updates_of(updates.session_id, updates.updates), updates.ByteSize())
         for changed in response.capacities:
             capacity = changed.capacity
             push(CapacityChanged(session_id=changed.session_id, slots=capacity.slots, credits=capacity.credits))

@@ -9,7 +9,7 @@ from nodeflow_scheduler.domain.lifecycle import ExecutionState
 from nodeflow_scheduler.domain.messages import Cancel, Reply, Submit, Turn
 from nodeflow_scheduler.domain.timers import DEADLINE
 from nodeflow_scheduler.domain.workflow import source_digest
-from nodeflow_shared.errors import AlreadyExists, IllegalState, NodeflowError, NotFound, Overloaded
+from nodeflow_shared.errors import AlreadyExists, IllegalState, NodeflowError, NotFound
 
 
 class Callers:
@@ -20,6 +20,7 @@ class Callers:
 
     def on_submit(self, turn: Turn, submit: Submit) -> None:
         """Starts an execution, or finds the one that the same request started before."""
+        self._ledger.admission.decided(submit.admitted)
         turn.replies.append(Reply(submit.shard, submit.handle, self._submitted(turn, submit)))
 
     def on_cancel(self, turn: Turn, cancel: Cancel) -> None:
@@ -33,12 +34,11 @@ class Callers:
         known = ledger.executions.get(submit.execution_id)
         if known is not None:
             return repeated(known, submit)
-        if ledger.open_count >= ledger.limits.open_executions:
-            return overloaded(ledger.limits.open_executions)
         execution = Execution(submit.execution_id, submit.shard, submit.workflow)
         draft = ledger.draft_of(turn, execution)
         assert draft is not None, "the shard is ours, as just seen"
         ledger.executions[submit.execution_id] = execution
+        ledger.admission.count(submit.execution_id, len(execution.states))
         timeout_ms = submit.workflow.timeout_ms
         deadline_ms = draft.now_ms + timeout_ms if timeout_ms else 0
         draft.add(
@@ -97,8 +97,3 @@ def request_id_reused(request_id: str, execution_id: str) -> NodeflowError:
         reason="REQUEST_ID_REUSED",
         metadata={"execution_id": execution_id},
     )
-
-
-def overloaded(limit: int) -> NodeflowError:
-    """The scheduler holds all that it may."""
-    return Overloaded(f"{limit} executions are open already; try again when some have finished", retry_after_s=1.0)

@@ -12,12 +12,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from nodeflow_scheduler.domain.admission import Limits
 from nodeflow_scheduler.domain.callers import Callers
 from nodeflow_scheduler.domain.events import NOT_DELIVERED
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.explanation import Explanation, explain
 from nodeflow_scheduler.domain.failures import Failure, FailureKind
-from nodeflow_scheduler.domain.ledger import Ledger, Limits, not_ours
+from nodeflow_scheduler.domain.ledger import Ledger, not_ours
 from nodeflow_scheduler.domain.messages import (
     ArgumentsFailed,
     ArtifactFetched,

@@ -8,8 +8,8 @@ it never happened, and no later turn may tell anyone about it either.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
+from nodeflow_scheduler.domain.admission import Admission, Limits
 from nodeflow_scheduler.domain.artifacts import ArtifactShelf
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.lifecycle import FINAL_TASK_STATES
@@ -19,38 +19,23 @@ from nodeflow_scheduler.domain.timers import DEADLINE, Timer, Timers
 from nodeflow_shared.errors import NodeflowError, Unavailable
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the core holds at most."""
-
-    open_executions: int = 200_000
-    """Beyond this, submissions are refused with Overloaded."""
-    finished_executions: int = 2_000
-    """How many that are over stay in memory for readers."""
-    snapshot_every: int = 5_000
-    """How many events may follow a snapshot before the next."""
-
-
 class Ledger:
     """All executions in memory."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.admission = Admission(limits)
         self.leases: dict[int, Lease] = {}
         self.executions: dict[str, Execution] = {}
         self.shelf = ArtifactShelf()
         self.timers = Timers(self._fits)
         self._shelf = Shelf(bytes_of=self.shelf.bytes_of, require=self.shelf.require)
-        self._finished: OrderedDict[str, None] = OrderedDict()
+        self._finished: OrderedDict[str, int] = OrderedDict()
+        self._finished_tasks = 0
         self.forgotten_ms = 0
         """All executions of our shards that were accepted later than this are in memory."""
         self._turn_count = 0
         self._void_until: dict[int, int] = {}
-
-    @property
-    def open_count(self) -> int:
-        """How many executions are not over."""
-        return len(self.executions) - len(self._finished)
 
     # ------------------------------------------------------------------- turns
 
@@ -95,6 +80,8 @@ class Ledger:
             if not draft.events:
                 continue
             execution = draft.execution
+            if execution.expansions:
+                self.admission.count(execution.execution_id, len(execution.states))
             lease = self.leases[execution.shard]
             write = writes.get(execution.shard)
             if write is None:
@@ -122,9 +109,16 @@ class Ledger:
         """An execution that is over, by a committed event: it stays for readers until there are too many."""
         if self.executions.get(execution.execution_id) is not execution:
             return
-        self._finished[execution.execution_id] = None
-        while len(self._finished) > self.limits.finished_executions:
-            forgotten = self.executions.pop(self._finished.popitem(last=False)[0])
+        self.admission.forget(execution.execution_id)
+        self._finished[execution.execution_id] = len(execution.states)
+        self._finished_tasks += len(execution.states)
+        limits = self.limits
+        while len(self._finished) > limits.finished_executions or (
+            self._finished_tasks > limits.finished_tasks and len(self._finished) > 1
+        ):
+            execution_id, tasks = self._finished.popitem(last=False)
+            self._finished_tasks -= tasks
+            forgotten = self.executions.pop(execution_id)
             self.forgotten_ms = max(self.forgotten_ms, forgotten.start_ms)
 
     # ------------------------------------------------------------------ shards
@@ -135,6 +129,7 @@ class Ledger:
         lease.time_ms = max(lease.time_ms, execution.time_ms)
         execution_id = execution.execution_id
         self.executions[execution_id] = execution
+        self.admission.count(execution_id, len(execution.states))
         for task, due_ms in execution.retries_ms.items():
             self.timers.set(due_ms, execution_id, task, execution.attempts[task])
         if execution.origin.deadline_ms:
@@ -149,7 +144,8 @@ class Ledger:
         gone = [each.execution_id for each in self.executions.values() if each.shard in shards]
         for execution_id in gone:
             del self.executions[execution_id]
-            self._finished.pop(execution_id, None)
+            self.admission.forget(execution_id)
+            self._finished_tasks -= self._finished.pop(execution_id, 0)
         return gone
 
     def _fits(self, timer: Timer) -> bool:

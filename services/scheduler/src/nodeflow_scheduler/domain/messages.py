@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from nodeflow_scheduler.domain.admission import NOTHING, Request
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.failures import Failure
 from nodeflow_scheduler.domain.lifecycle import ExecutionState
@@ -78,6 +79,8 @@ class Submit:
     request_id: str
     request_digest: bytes
     handle: Handle
+    admitted: Request = NOTHING
+    """What was let in for it; nothing, if its execution was known already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from nodeflow_scheduler.domain.events import (
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.lifecycle import ExecutionState, TaskState
 from nodeflow_scheduler.domain.workflow import FunctionSpec, NodeSpec, Workflow
+from nodeflow_scheduler.ports import LoggedChunk
 from nodeflow_scheduler.wire.values import failure_message, payload_of, timestamp, timestamp_or_none, write_artifacts
 
 _Detail = tuple["event_pb2.EventType.ValueType", dict[str, Any]]
@@ -167,6 +168,12 @@ def _summary(node: NodeSpec) -> str:
 # ---------------------------------------------------------------------- events
 
 
+GROUP_BYTES = 512 * 1024
+"""About how much of events goes into one message to a reader."""
+EVENT_BYTES = 256
+"""About what an event takes beside a result."""
+
+
 @dataclass(slots=True)
 class EventReader:
     """Turns the log of one execution into events for readers, chunk by chunk.
@@ -188,20 +195,31 @@ class EventReader:
         known = [(each.node, each.first, len(each.items)) for each in execution.expansions.values()]
         return cls(execution.execution_id, execution.workflow, known)
 
-    def read(self, first_sequence: int, time_ms: int, events: Sequence[Event]) -> list[event_pb2.Event]:
+    def groups(self, chunk: LoggedChunk, after_sequence: int) -> Iterator[list[event_pb2.Event]]:
+        """The events of a chunk behind a sequence, in groups that fit into a message. Made as they are asked for."""
+        group: list[event_pb2.Event] = []
+        size = 0
+        for event in self.read(chunk.first_sequence, chunk.time_ms, chunk.events):
+            if event.sequence <= after_sequence:
+                continue
+            if size >= GROUP_BYTES:
+                yield group
+                group, size = [], 0
+            group.append(event)
+            size += EVENT_BYTES + len(event.task.output.data) + len(event.task.failure.traceback)
+        if group:
+            yield group
+
+    def read(self, first_sequence: int, time_ms: int, events: Sequence[Event]) -> Iterator[event_pb2.Event]:
         """The events of a chunk."""
-        found: list[event_pb2.Event] = []
         sequence = first_sequence
         when = timestamp(time_ms)
         for event in events:
             for kind, detail in self._details(event):
-                found.append(
-                    event_pb2.Event(
-                        execution_id=self.execution_id, sequence=sequence, event_time=when, type=kind, **detail
-                    )
+                yield event_pb2.Event(
+                    execution_id=self.execution_id, sequence=sequence, event_time=when, type=kind, **detail
                 )
                 sequence += 1
-        return found
 
     # The values are messages of three types, one for each key.
     def _details(self, event: Event) -> Iterator[_Detail]:
