@@ -6,15 +6,18 @@ Owns the one place where an exception turns into a gRPC status. Must not know an
 import asyncio
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeAlias, cast
 
 import grpc
 import grpc.aio
 from grpc_status import rpc_status
 
+from nodeflow_shared.call_limit import CallLimit
 from nodeflow_shared.errors import Internal, NodeflowError, Unavailable
 from nodeflow_shared.logs import get_log
+from nodeflow_shared.stalled_readers import StalledReaders
 from nodeflow_shared.status import to_status
 
 # Any: requests and replies are of every type here. In quotes: only the stubs know the classes as generic.
@@ -23,6 +26,8 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Behavior = Callable[[Any, Context], Any]
 
 READ_ON_S: Final = 10.0
+HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
+"""Answered however full the server is: it works, and that is what is asked."""
 
 _log = get_log()
 
@@ -30,8 +35,13 @@ _log = get_log()
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns NodeflowError into its status, and any other exception into INTERNAL, logged here once as `rpc_failed`.
 
-    Handlers are coroutines, or async generators where the response is a stream; they never abort by hand.
+    Handlers are coroutines, or async generators where the response is a stream; they never abort by hand. With a limit,
+    calls beyond it are refused, but for checks of the health; with a timeout, streams that nobody reads are ended.
     """
+
+    def __init__(self, *, call_limit: int | None = None, reader_timeout_s: float | None = None) -> None:
+        self._calls = CallLimit(call_limit) if call_limit is not None else None
+        self._readers = StalledReaders(reader_timeout_s) if reader_timeout_s is not None else None
 
     async def intercept_service(
         self,
@@ -42,14 +52,31 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        return _wrap(handler, handler_call_details.method)
+        method = handler_call_details.method
+        calls = None if method == HEALTH_CHECK else self._calls
+        reads_on = handler.request_streaming and not handler.response_streaming
+        return _wrap(handler, _Guards(method=method, reads_on=reads_on, calls=calls, readers=self._readers))
 
 
-def _wrap(handler: Handler, method: str) -> Handler:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Guards:
+    """What is around the handler of one method."""
+
+    method: str
+    reads_on: bool
+    """Whether the rest of an upload is read when it failed."""
+    calls: CallLimit | None
+    readers: StalledReaders | None
+
+    def count(self) -> AbstractContextManager[None]:
+        """Count the call while it is served; raises Overloaded."""
+        return self.calls.serve() if self.calls is not None else nullcontext()
+
+
+def _wrap(handler: Handler, guards: _Guards) -> Handler:
     behavior = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
     # The stub describes blocking behaviors only; in an aio server all are asynchronous.
-    reads_on = handler.request_streaming and not handler.response_streaming
-    guarded: Any = _guard(cast("Behavior", behavior), method, reads_on=reads_on)
+    guarded: Any = _guard(cast("Behavior", behavior), guards)
     serde = {"request_deserializer": handler.request_deserializer, "response_serializer": handler.response_serializer}
     match handler.request_streaming, handler.response_streaming:
         case False, False:
@@ -62,22 +89,23 @@ def _wrap(handler: Handler, method: str) -> Handler:
             return grpc.stream_stream_rpc_method_handler(guarded, **serde)
 
 
-def _guard(behavior: Behavior, method: str, *, reads_on: bool) -> Behavior:
+def _guard(behavior: Behavior, guards: _Guards) -> Behavior:
     if inspect.isasyncgenfunction(behavior):
-        return _guard_generator(behavior, method)
+        return _guard_generator(behavior, guards)
     if inspect.iscoroutinefunction(behavior):
-        return _guard_coroutine(behavior, method, reads_on=reads_on)
-    raise TypeError(f"the handler of {method} is neither a coroutine function nor an async generator function")
+        return _guard_coroutine(behavior, guards)
+    raise TypeError(f"the handler of {guards.method} is neither a coroutine function nor an async generator function")
 
 
-def _guard_coroutine(behavior: Behavior, method: str, *, reads_on: bool) -> Behavior:
+def _guard_coroutine(behavior: Behavior, guards: _Guards) -> Behavior:
     async def guarded(request: object, context: Context) -> object:
         try:
-            return await behavior(request, context)
+            with guards.count():
+                return await behavior(request, context)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the one place that maps every error
-            if reads_on and isinstance(error, NodeflowError):
+            if guards.reads_on and isinstance(error, NodeflowError):
                 await _read_on(cast("AsyncIterable[object]", request))
-            await _end(error, method, context)
+            await _end(error, guards.method, context)
 
     return guarded
 
@@ -96,15 +124,25 @@ async def _read_on(requests: AsyncIterable[object]) -> None:
         pass
 
 
-def _guard_generator(behavior: Behavior, method: str) -> Behavior:
+def _guard_generator(behavior: Behavior, guards: _Guards) -> Behavior:
     async def guarded(request: object, context: Context) -> AsyncIterator[object]:
+        reader = guards.readers.follow(guards.method, context) if guards.readers is not None else None
         try:
-            # Closed here and now when the call ends early: the handler's `finally` must not wait for the collector.
-            async with aclosing(behavior(request, context)) as responses:
-                async for response in responses:
-                    yield response
+            with guards.count():
+                # Closed here and now when the call ends early: the handler's `finally` must not wait for the collector.
+                async with aclosing(behavior(request, context)) as responses:
+                    async for response in responses:
+                        if reader is None:
+                            yield response
+                        else:
+                            reader.sending()
+                            yield response
+                            reader.sent()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the one place that maps every error
-            await _end(error, method, context)
+            await _end(error, guards.method, context)
+        finally:
+            if reader is not None:
+                reader.sent()
 
     return guarded
 

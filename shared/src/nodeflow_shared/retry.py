@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 import grpc
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from nodeflow_shared.errors import DeadlineExceeded, NodeflowError, Unavailable
+from nodeflow_shared.errors import DeadlineExceeded, NodeflowError, Overloaded, Unavailable
 from nodeflow_shared.logs import get_log
 from nodeflow_shared.status import from_rpc_error
 
@@ -84,7 +84,8 @@ async def keep_connected(
 def as_lost_connection(error: BaseException) -> Unavailable | None:
     """Return what tells that a connection was lost, or None if the error means anything else.
 
-    Unavailable and DeadlineExceeded count, raised by us or told by a call, and so does what a broken transport shows.
+    Unavailable, DeadlineExceeded and Overloaded (a peer that is full now) count, raised by us or told by a call, and so
+    does what a broken transport shows.
     A group of errors (of a TaskGroup that reads and writes) counts if every error in it does.
     """
     match error:
@@ -93,7 +94,9 @@ def as_lost_connection(error: BaseException) -> Unavailable | None:
         case BaseExceptionGroup():
             lost = [as_lost_connection(each) for each in error.exceptions]
             return lost[0] if all(lost) else None
-        case DeadlineExceeded():
+        case Overloaded() if error.retry_after_s is None:
+            pass  # the transport's, which has other limits of this code: no repeat would help
+        case DeadlineExceeded() | Overloaded():
             return Unavailable(error.message, reason=error.reason, retry_after_s=error.retry_after_s)
         case grpc.RpcError():
             return as_lost_connection(from_rpc_error(error))

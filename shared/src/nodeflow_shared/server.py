@@ -189,7 +189,10 @@ class _Process:
         self._stop = asyncio.Event()
         self._drain_timeout_s = settings.drain_timeout_s
         self._readiness = Readiness(service.service_names, service.ready, service.parts_ready)
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+        self._server = grpc.aio.server(
+            interceptors=[ErrorInterceptor(call_limit=settings.max_calls, reader_timeout_s=settings.reader_timeout_s)],
+            options=_OPTIONS,
+        )
         self._address = ""
 
     async def live(self) -> None:

@@ -33,6 +33,10 @@ class ServiceSettings(BaseSettings):
     log_level: LogLevel = Field("INFO", description="least severe level that is logged")
     log_format: Literal["console", "json"] = Field("console", description="form of a log line")
     drain_timeout_s: float = Field(5.0, ge=0, description="seconds that work in progress gets to finish at a stop")
+    max_calls: int = Field(10_000, ge=1, description="calls that are served at once, open streams included")
+    reader_timeout_s: float = Field(
+        120.0, gt=0, description="seconds that the reader of a stream may take for one message"
+    )
     announce_file: Path | None = Field(None, description="file that gets the real address once the service is ready")
     exit_with_parent: bool = Field(False, description="drain and exit when the parent process has died")
     use_uvloop: bool = Field(True, description="run on uvloop if it is installed")

@@ -128,7 +128,7 @@ def _delay(state: RetryCallState) -> float:
 def translate(error: grpc.aio.AioRpcError) -> NodeflowError:
     """Return what a failed call means: a lost connection in any of its guises is Unavailable."""
     told = from_rpc_error(error)
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if isinstance(told, DeadlineExceeded | Overloaded):
         return told
     return as_lost_connection(error) or told
 

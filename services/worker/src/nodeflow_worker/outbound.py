@@ -14,6 +14,8 @@ from nodeflow_worker.ports import Beat, Goodbye, Held, Hello, Outgoing, Updates
 
 MAX_UPDATE_BYTES: Final = 4 * 1024 * 1024
 """About how many bytes of results one message carries."""
+MAX_HELD_BYTES: Final = 16 * 1024 * 1024
+"""And how many the report of all that is held."""
 
 
 class Waiting:
@@ -46,11 +48,27 @@ class Waiting:
             return self._take_updates()
         if self.held:
             self.held = False
-            return self._make_held()
+            return self._take_held()
         if self.beat:
             self.beat = False
             return self._make_beat()
         return Goodbye() if self.goodbye else None
+
+    def _take_held(self) -> Held:
+        """What is held, in one message of bounded size.
+
+        Of results that do not fit only the attempts are named, as live, which to others they are until they are told:
+        the updates that follow do that.
+        """
+        held = self._make_held()
+        size = 0
+        for place, attempt in enumerate(held.unacknowledged):
+            size += _size_of_result(attempt)
+            if size > MAX_HELD_BYTES:
+                told, rest = held.unacknowledged[:place], held.unacknowledged[place:]
+                self._results.extend(rest)
+                return Held(live=[*held.live, *rest], unacknowledged=told)
+        return held
 
     def _take_updates(self) -> Updates:
         started, self._started = self._started, []
@@ -60,7 +78,7 @@ class Waiting:
         while self._results and size < MAX_UPDATE_BYTES:
             attempt = self._results.popleft()
             results.append(attempt)
-            size += 64 + _size(attempt.outcome) + ARTIFACT_BYTES * len(attempt.artifacts)
+            size += _size_of_result(attempt)
         return Updates(started=started, results=results, refused=refused)
 
 
@@ -109,6 +127,11 @@ class Outbound:
             finally:
                 self._wake = None
         raise StopAsyncIteration
+
+
+def _size_of_result(attempt: Attempt) -> int:
+    """About how many bytes a result takes on the wire."""
+    return 64 + _size(attempt.outcome) + ARTIFACT_BYTES * len(attempt.artifacts)
 
 
 def _size(outcome: Outcome | None) -> int:

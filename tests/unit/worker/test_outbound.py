@@ -1,0 +1,45 @@
+"""What goes out on the Connect stream, message by message: nothing is too large for one."""
+
+from tests.unit.worker.making import attempt
+
+from nodeflow_worker.domain.values import Attempt, State
+from nodeflow_worker.outbound import MAX_HELD_BYTES, MAX_UPDATE_BYTES, Waiting
+from nodeflow_worker.ports import Beat, Held, Updates
+
+SIZE = 1 << 20
+
+
+def finished(task: int) -> Attempt:
+    held = attempt(task)
+    held.state, held.result_id, held.outcome = State.FINISHED, task, bytes(SIZE)
+    return held
+
+
+def no_beat() -> Beat:
+    raise AssertionError
+
+
+def test_results_that_do_not_fit_into_the_report_are_named_there_and_follow() -> None:
+    live, results = attempt(1_000), [finished(task) for task in range(1, 41)]
+    waiting = Waiting(lambda: Held(live=[live], unacknowledged=results), no_beat)
+    waiting.held = True
+    held = waiting.next()
+    assert isinstance(held, Held)
+    count = len(held.unacknowledged)
+    assert MAX_HELD_BYTES - 2 * SIZE < count * SIZE < MAX_HELD_BYTES
+    assert list(held.unacknowledged) == results[:count]
+    assert list(held.live) == [live, *results[count:]]
+    followed: list[Attempt] = []
+    while (message := waiting.next()) is not None:
+        assert isinstance(message, Updates)
+        assert len(message.results) * SIZE <= MAX_UPDATE_BYTES
+        followed += message.results
+    assert followed == results[count:]
+
+
+def test_a_report_that_fits_is_left_alone() -> None:
+    held = Held(live=[attempt(1)], unacknowledged=[finished(2)])
+    waiting = Waiting(lambda: held, no_beat)
+    waiting.held = True
+    assert waiting.next() is held
+    assert waiting.next() is None
