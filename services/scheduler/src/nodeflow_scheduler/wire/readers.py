@@ -168,7 +168,7 @@ def _summary(node: NodeSpec) -> str:
 # ---------------------------------------------------------------------- events
 
 
-GROUP_BYTES = 512 * 1024
+GROUP_BYTES = 64 * 1024
 """About how much of events goes into one message to a reader."""
 EVENT_BYTES = 256
 """About what an event takes beside a result."""
