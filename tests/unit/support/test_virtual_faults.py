@@ -1,8 +1,13 @@
 """What the virtual suite's faults do, each by its effect on processes that live through it."""
 
 import asyncio
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Final
 
 import grpc.aio
@@ -336,3 +341,76 @@ def test_a_watcher_at_the_wrong_scheduler_is_sent_elsewhere() -> None:
         suite.network.heal(address_of(SCHEDULER), address_of(STATE_MANAGER))
 
     on_suite(scenario, schedulers=2)
+
+
+def fingerprint() -> str:
+    """Digest what a user and the workers see of a run in which every kind of fault strikes."""
+    told: list[bytes] = []
+
+    async def scenario(suite: VirtualSuite, client: VirtualClient, execution_id: str) -> None:
+        await strike_in_every_way(suite)
+        told.extend(each.SerializeToString() for each in await client.events(execution_id))
+
+    suite = on_suite(scenario, schedulers=2, seed=7)
+    assert {kind for kind in KINDS if not suite.faults[kind]} == set()
+    seen = f"{sorted(suite.faults.items())} {suite.spans}"
+    return sha256(b"".join(told) + seen.encode()).hexdigest()
+
+
+KINDS: Final = (
+    *("kill", "kill_after", "pause", "clock", "partition", "half_open", "cut", "lost_lease"),
+    *("slow_disk", "disk_full", "torn_write", "dropped_message", "repeated_message", "repeated_call"),
+)
+
+
+async def strike_in_every_way(suite: VirtualSuite) -> None:
+    """Have all faults at once, in an order that the seed alone decides, until each kind has struck."""
+    chance = suite.network.chance
+    services = [STATE_MANAGER, WORKER_MANAGER, SCHEDULER, SECOND]
+    suite.disk.sync_s = lambda: chance.choice((0.001, 0.2, 1.0))
+    suite.network.delay = lambda _source, _target: chance.uniform(0, 0.2)
+    while any(not suite.faults[kind] for kind in KINDS):
+        await asyncio.sleep(chance.uniform(0, 1))
+        name, (one, other) = chance.choice(services), chance.sample([address_of(each) for each in services], 2)
+        match chance.randrange(7):
+            case 0:
+                await suite.kill(name)
+            case 1:
+                suite.kill_after(name, chance.randrange(20))
+            case 2:
+                suite.pause(name)
+            case 3:
+                suite.shift_clock(name, chance.uniform(-9, 9))
+            case 4:
+                chance.choice((suite.network.partition, suite.network.half_open))(one, other)
+            case 5:
+                suite.network.cut(one, other)
+            case _:
+                suite.disk.full = not suite.disk.full
+                await suite.seize(name)
+        await asyncio.sleep(chance.uniform(0, 5))
+        suite.network.heal(one, other)
+        for each in services:
+            suite.spare(each)
+            if suite.running(each):
+                suite.resume(each)
+            else:
+                await suite.restart(each)
+    suite.disk.full, suite.disk.sync_s = False, 0.0
+
+
+def test_a_run_full_of_faults_repeats_itself_in_another_process() -> None:
+    """The order of sets of strings differs between processes; nothing may depend on it."""
+    program = f"from {__name__} import fingerprint; print(fingerprint())"
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parents[3],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()[-1]
+        for seed in ("1", "2")
+    ]
+    assert told == [fingerprint()] * 2
