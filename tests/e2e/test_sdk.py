@@ -7,6 +7,8 @@ import re
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -369,6 +371,48 @@ print(registered.register()[:7])
     assert done.code == 1
     assert f"WiringError: {file}:{line}: nodes.maybe.when: there is no input 'm'; the inputs are n\n" in done.err
     assert "direct cause" not in done.err
+
+
+async def test_a_script_that_was_edited_since_it_was_registered_is_not_run(suite: Suite) -> None:
+    """Its revision names the bytes of its file; who has them is asked, and nobody else."""
+    home, away = suite.directory / "pinned_home", suite.directory / "pinned_away"
+    for directory in (home, away):
+        directory.mkdir()
+    assert (await script(home, "one.register()", name="pinned.py")).code == 0
+    assert json.loads((await run_by_name(suite, "one")).out) == {"result": 8}
+    whole = (home / "pinned.py").read_text()
+    (home / "pinned.py").write_text(whole.replace("2 * n", "3 * n"))
+    edited = await run_by_name(suite, "one")
+    assert edited.code == 1
+    assert "CODE_DIFFERS: pinned:double is pinned to a file of sha256:" in edited.err
+    assert f"{home / 'pinned.py'} has sha256:" in edited.err
+    again = await script(home, "print(one.run(n=4))", name="pinned.py")
+    assert again.out == "8\n", "what the file is now is another revision"
+    (home / "pinned.py").rename(away / "pinned.py")
+    async with another_worker(suite, away):
+        assert json.loads((await run_by_name(suite, "one")).out) == {"result": 8}
+
+
+async def run_by_name(suite: Suite, name: str) -> Finished:
+    """Run a registered workflow whose input n is 4."""
+    submitted = await suite.cli("submit", name, "--input", "n=4")
+    return await suite.cli("wait", submitted.out.strip())
+
+
+@asynccontextmanager
+async def another_worker(suite: Suite, path: Path) -> AsyncIterator[None]:
+    """Have a worker that imports from another directory, too."""
+    command = [sys.executable, "-m", "nodeflow_sdk.cli", "worker", "--id", "away", "--slots", "1", "--path", str(path)]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=suite.directory, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        while "away" not in (await suite.cli("workers", "-o", "name")).out.split():
+            assert process.returncode is None
+        yield
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def test_a_registered_workflow_is_run_by_name(suite: Suite) -> None:

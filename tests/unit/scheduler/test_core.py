@@ -39,6 +39,7 @@ from nodeflow_scheduler.domain.events import (
     TasksStarted,
 )
 from nodeflow_scheduler.domain.execution import Execution
+from nodeflow_scheduler.domain.failures import Failure, FailureKind
 from nodeflow_scheduler.domain.lifecycle import ExecutionState, TaskState
 from nodeflow_scheduler.domain.messages import (
     AttemptRef,
@@ -49,6 +50,7 @@ from nodeflow_scheduler.domain.messages import (
     ShardsLost,
     Stopped,
     Tick,
+    Updates,
 )
 from nodeflow_scheduler.domain.values import Stored
 from nodeflow_shared.errors import AlreadyExists, IllegalState, NodeflowError, NotFound, Overloaded, Unavailable
@@ -369,6 +371,56 @@ def test_refusing_what_had_begun_is_a_loss() -> None:
     running(lab)
     lab.step(updates(started=[ref(0)]))
     assert lab.step(updates(refused=[ref(0)])) == [AttemptsLost([0], [1], "REFUSED"), TasksQueued([0], [2])]
+
+
+# ------------------------------------------------------------------ other code
+
+OTHER_CODE = Failure(kind=FailureKind.SYSTEM, reason="CODE_DIFFERS", message="other bytes", retryable=False)
+
+
+def unfit(task: int, session_id: str, attempt: int = 1) -> Updates:
+    return updates(session_id, results=[report(task, OTHER_CODE, attempt=attempt)])
+
+
+def test_a_worker_with_other_code_gets_no_more_of_the_node_and_another_one_does() -> None:
+    lab = Lab.ready(slots=1)
+    lab.step(submit(chain(1)))
+    assert lab.assigned() == {"s1": [("e1", 0, 1)]}
+    lab.step(opened("s2", slots=1), held("s2"))
+    assert lab.step(unfit(0, "s1")) == [AttemptsLost([0], [1], "CODE_DIFFERS"), TasksQueued([0], [2])]
+    assert lab.assigned() == {"s2": [("e1", 0, 2)]}
+
+
+def test_what_the_others_cannot_run_waits_for_the_one_that_may_while_they_get_other_work() -> None:
+    lab = Lab.ready(slots=1)
+    lab.step(submit(chain(1)))
+    lab.assigned()
+    lab.step(opened("s2", slots=1))
+    lab.step(unfit(0, "s1"))
+    assert lab.assigned() == {}, "s2 has not reported yet"
+    lab.step(submit(chain(1), "e2"))
+    assert lab.assigned() == {"s1": [("e2", 0, 1)]}
+    lab.step(held("s2"))
+    assert lab.assigned() == {"s2": [("e1", 0, 2)]}
+
+
+def test_a_task_that_no_worker_has_the_code_for_fails_and_its_retries_do_not_count() -> None:
+    lab = Lab.ready(slots=1)
+    lab.step(submit(chain(1, retry=3)))
+    lab.assigned()
+    lab.step(opened("s2", slots=1), held("s2"))
+    lab.step(unfit(0, "s1"))
+    lab.assigned()
+    assert lab.step(unfit(0, "s2", attempt=2))[0] == TaskFailed(0, 2, OTHER_CODE, 0)
+
+
+def test_the_next_execution_is_offered_to_all_again() -> None:
+    lab = Lab.ready(slots=1)
+    lab.step(submit(chain(1)))
+    lab.assigned()
+    lab.step(unfit(0, "s1"))
+    lab.step(submit(chain(1), "e2"))
+    assert lab.assigned() == {"s1": [("e2", 0, 1)]}
 
 
 # --------------------------------------------------------------------- sessions

@@ -26,6 +26,7 @@ from tests.unit.scheduler.making import (
 )
 
 from nodeflow_scheduler.domain.explanation import Explanation, TaskReason, WorkerSupply
+from nodeflow_scheduler.domain.failures import Failure, FailureKind
 from nodeflow_scheduler.domain.messages import ArtifactKept, ManagerLost, Tick
 from nodeflow_scheduler.domain.values import Stored
 from nodeflow_scheduler.wire.explanations import explanation_message, task_named
@@ -60,6 +61,18 @@ def test_a_task_waits_for_the_nodes_that_have_no_result_yet() -> None:
     done(lab, 0)
     assert why(lab, 2).nodes == (1,)
     assert why(lab, 3).nodes == (2,)
+
+
+def test_workers_with_other_code_are_as_good_as_none() -> None:
+    lab = Lab.ready()
+    lab.step(submit(chain(1)), opened("s2"))
+    lab.assigned()
+    done(lab, 0, Failure(kind=FailureKind.SYSTEM, reason="CODE_DIFFERS", message="", retryable=False))
+    assert why(lab, 0) == Explanation(
+        task=0,
+        reason=TaskReason.NO_WORKER,
+        workers=WorkerSupply(connected=0, silent=1, slots=0, held=0, waiting=1, has_room=False),
+    )
 
 
 def test_without_a_worker_a_ready_task_says_so() -> None:

@@ -1,6 +1,7 @@
 """Real runner processes: every way in which a function can end, and who is blamed."""
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -501,6 +502,32 @@ class TestSurroundings:
             assert asyncio.get_running_loop().time() - before < 5
         assert [death.cause for death in lab.deaths()] == ["its code had changed on disk"]
 
+    async def test_a_function_is_pinned_to_the_bytes_of_its_file(self, lab: Lab) -> None:
+        first, second = "def f():\n    return 1\n", "def f():\n    return 2\n"
+        lab.write("pinned.py", first)
+        assert await lab.call(f"pinned:f@{digest_of(first)}") == b"1"
+        lab.write("pinned.py", second)
+        assert await lab.call(f"pinned:f@{digest_of(second)}") == b"2", "however soon after the change"
+        lab.write("pinned.py", first)
+        assert await lab.call(f"pinned:f@{digest_of(first)}") == b"1"
+
+    async def test_other_bytes_are_not_executed(self, lab: Lab) -> None:
+        meant = "def f():\n    return 1\n"
+        lab.write("other.py", f"open({str(lab.directory / 'executed')!r}, 'w').close()\n{meant}")
+        failure = failed(await lab.call(f"other:f@{digest_of(meant)}"))
+        assert (failure.kind, failure.reason, failure.retryable) == (FailureKind.SYSTEM, "CODE_DIFFERS", False)
+        assert f"other:f is pinned to a file of {digest_of(meant)[:19]}…" in failure.message
+        assert f"{lab.directory / 'other.py'} has sha256:" in failure.message
+        assert not (lab.directory / "executed").exists()
+        lab.write("other.py", meant)
+        assert await lab.call(f"other:f@{digest_of(meant)}") == b"1"
+
+    @pytest.mark.parametrize("function", ["nowhere:f", "nowhere.at_all:f", "sys:exit"])
+    async def test_no_file_at_all_is_other_code_too(self, lab: Lab, function: str) -> None:
+        failure = failed(await lab.call(f"{function}@{digest_of('')}"))
+        assert failure.reason == "CODE_DIFFERS"
+        assert f"there is no module {function.partition(':')[0]!r} here" in failure.message
+
     async def test_a_module_that_appears_is_found(self, lab: Lab) -> None:
         assert failed(await lab.call("later:f")).reason == "FUNCTION_NOT_FOUND"
         lab.write("later.py", "def f():\n    return 1\n")
@@ -565,3 +592,7 @@ async def test_close_leaves_no_process(tmp_path: Path) -> None:
         waiting.cancel()
     assert not [each for each in processes if each.is_running()]
     assert not [each for each in lab.seen[-1:] if isinstance(each, RunnerDied)]
+
+
+def digest_of(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

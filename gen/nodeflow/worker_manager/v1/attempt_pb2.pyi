@@ -173,7 +173,10 @@ class FunctionExecutor(_message.Message):
     FUNCTION_FIELD_NUMBER: _builtins.int
     DIRECTORY_FIELD_NUMBER: _builtins.int
     function: _builtins.str
-    """`module:callable`. The callable may be dotted (`module:Class.method`), and may be a coroutine function."""
+    """`module:callable`. The callable may be dotted (`module:Class.method`), and may be a coroutine function. With `@sha256:…` behind it, it is pinned to the
+    bytes of the module's file: a worker that finds other bytes, or no such module, fails the attempt with the reason CODE_DIFFERS. The scheduler hands the task
+    to another worker then, without counting the attempt as one of the user's tries, and lets it fail if there is none.
+    """
     directory: _builtins.str
     """A directory that comes first on the import path, usually that of the workflow document. Empty means the worker's own path only."""
     def __init__(

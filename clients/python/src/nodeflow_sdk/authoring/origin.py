@@ -3,9 +3,11 @@
 Owns the naming of functions, those of a script included. Must not know how workers import.
 """
 
+import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 
@@ -22,9 +24,12 @@ class Origin:
     """Its qualified name in the module."""
     directory: Path
     """What must be on the import path."""
+    digest: str = ""
+    """Of the script that this process runs: `sha256:…`; empty for what was imported as a module."""
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.name}"
+        pin = f"@{self.digest}" if self.digest else ""
+        return f"{self.module}:{self.name}{pin}"
 
 
 def origin_of(function: Callable[..., object]) -> Origin:
@@ -38,14 +43,24 @@ def origin_of(function: Callable[..., object]) -> Origin:
             "define it at the top level of its module"
         )
     module = getattr(function, "__module__", "") or ""
-    if module == "__main__":
+    is_script = module == "__main__"
+    if is_script:
         module = _module_of_script()
         file = getattr(sys.modules["__main__"], "__file__", None)
     else:
         file = getattr(sys.modules.get(module), "__file__", None)
     if file is None:
         raise NotFindable(f"its module {module!r} has no file that workers could import; put it into a .py file")
-    return Origin(module=module, name=name, directory=_directory(Path(file).resolve(), module))
+    path = Path(file).resolve()
+    digest = _digest_of(path) if is_script else ""
+    return Origin(module=module, name=name, directory=_directory(path, module), digest=digest)
+
+
+@cache
+def _digest_of(script: Path) -> str:
+    """Return the digest of a script as it was when this was asked first: while it defined its nodes."""
+    with script.open("rb") as content:
+        return f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
 
 
 def _module_of_script() -> str:

@@ -29,7 +29,7 @@ from nodeflow_scheduler.domain.workflow import FailurePolicy
 API_VERSION: Final = "nodeflow/v1"
 KIND: Final = "Workflow"
 NAME_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_-]{0,62}$"
-FUNCTION_PATTERN: Final = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+FUNCTION_PATTERN: Final = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(@sha256:[0-9a-f]{64})?$"
 NODES_LIMIT: Final = 10_000
 NAME_HINT: Final = "use a letter or _ first, then letters, digits, _ or -, at most 63"
 

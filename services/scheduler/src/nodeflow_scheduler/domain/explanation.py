@@ -77,12 +77,16 @@ def explain(execution: Execution, task: int, placement: Placement, is_parked: Ca
             return _over(execution, task)
 
 
-def supply(placement: Placement) -> WorkerSupply:
-    """What the workers have."""
-    connected = [session for session in placement.sessions.values() if session.generation]
+def supply(placement: Placement, execution: Execution | None = None, task: int = 0) -> WorkerSupply:
+    """What the workers have; with a task, those that may have its code."""
+    connected = [
+        session
+        for session in placement.sessions.values()
+        if session.generation and (execution is None or placement.fits(session.session_id, execution, task))
+    ]
     return WorkerSupply(
         connected=len(connected),
-        silent=len(placement.sessions) - len(connected),
+        silent=sum(not session.generation for session in placement.sessions.values()),
         slots=sum(session.slots for session in connected),
         held=sum(len(session.live) for session in connected),
         waiting=len(placement.ready),
@@ -110,7 +114,7 @@ def _queued(execution: Execution, task: int, placement: Placement, is_parked: Ca
         return Explanation(task=task, reason=TaskReason.UNCERTAIN_ATTEMPT, workers=supply(placement))
     if is_parked(key):
         return Explanation(task=task, reason=TaskReason.ARTIFACT)
-    workers = supply(placement)
+    workers = supply(placement, execution, task)
     if workers.has_room:
         return Explanation(task=task, reason=TaskReason.HANDED_OUT, workers=workers)
     reason = TaskReason.NO_FREE_SLOT if workers.connected else TaskReason.NO_WORKER

@@ -72,6 +72,13 @@ class Session:
         return self.generation > 0 and not self.withheld
 
 
+class _Unfit(NamedTuple):
+    """The sessions that do not have the code of an execution's nodes, by node."""
+
+    execution: Execution
+    sessions: dict[int, set[str]]
+
+
 class Placement:
     """All sessions, and all attempts that are handed out or wait to be."""
 
@@ -79,6 +86,7 @@ class Placement:
         self.sessions: dict[str, Session] = {}
         self.ready: deque[Grant] = deque()
         self.doubtful: set[Key] = set()
+        self._unfit: dict[str, _Unfit] = {}
         self._attached: set[str] = set()
 
     # ---------------------------------------------------------------- sessions
@@ -129,6 +137,24 @@ class Placement:
             session.live -= keys
             session.withheld = True
         return given_back
+
+    def on_unfit(self, session_id: str, execution: Execution, node: int) -> bool:
+        """A session has other code than a node asks for: it gets no more of it; returns whether another one may fit.
+
+        Remembered for this execution alone: what a worker has may be put right before the next one.
+        """
+        self._unfit = {each: unfit for each, unfit in self._unfit.items() if not unfit.execution.finished}
+        unfit = self._unfit.setdefault(execution.execution_id, _Unfit(execution, {}))
+        unfit.sessions.setdefault(node, set()).add(session_id)
+        return any(
+            not session.generation or (session.slots and each not in unfit.sessions[node])
+            for each, session in self.sessions.items()
+        )
+
+    def fits(self, session_id: str, execution: Execution, task: int) -> bool:
+        """Whether a session may have the code that a task asks for."""
+        unfit = self._unfit.get(execution.execution_id)
+        return unfit is None or session_id not in unfit.sessions.get(execution.node_of(task), ())
 
     def put_back(self, grants: Sequence[Grant]) -> None:
         """Attempts that never started go to the front of the line."""
@@ -184,20 +210,26 @@ class Placement:
         rooms.sort(key=lambda each: (each[0], each[1].session_id))
         for position, (room, session) in enumerate(rooms):
             share = -(-len(self.ready) // (len(rooms) - position))
-            taken = self._take(min(room, share))
+            taken = self._take(session.session_id, min(room, share))
             if taken:
                 session.live.update([(grant[0].execution_id, grant[1], grant[2]) for grant in taken])
                 assigned.setdefault(session.session_id, []).extend(taken)
 
-    def _take(self, count: int) -> list[Grant]:
-        """The next attempts in line that are still wanted."""
+    def _take(self, session_id: str, count: int) -> list[Grant]:
+        """The next attempts in line that are still wanted, and that the session may have the code for."""
         ready = self.ready
         taken: list[Grant] = []
+        passed_over: list[Grant] = []
         while count and ready:
             grant = ready.popleft()
-            if grant.is_wanted:
-                taken.append(grant)
-                count -= 1
+            if not grant.is_wanted:
+                continue
+            if self._unfit and not self.fits(session_id, grant.execution, grant.task):
+                passed_over.append(grant)
+                continue
+            taken.append(grant)
+            count -= 1
+        self.put_back(passed_over)
         return taken
 
     def holder_of(self, key: Key) -> Session | None:

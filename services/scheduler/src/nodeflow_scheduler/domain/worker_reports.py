@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from nodeflow_scheduler.domain.events import NOT_DELIVERED
-from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.failures import Failure, FailureKind
 from nodeflow_scheduler.domain.ledger import Ledger
 from nodeflow_scheduler.domain.lifecycle import TaskState
@@ -41,6 +40,9 @@ OVERSIZED = Failure(
     reason="RESULT_TOO_LARGE",
     message=f"the worker sent a result of more than {INLINE_LIMIT_BYTES} bytes inline; artifacts are for those",
 )
+
+CODE_DIFFERS = "CODE_DIFFERS"
+"""The reason of a worker that has other code than the function's digest says: another one may have it."""
 
 
 class WorkerReports:
@@ -104,7 +106,7 @@ class WorkerReports:
                     done = completed[execution_id] = {}
                 done.setdefault(task, (attempt, outcome))
             elif done is None or task not in done:
-                self._take_failure(turn, execution, task, attempt, outcome)
+                self._take_failure(turn, session_id, Grant(execution, task, attempt), outcome)
         if session is not None:
             session.withheld = False
         for execution_id, done in completed.items():
@@ -114,7 +116,8 @@ class WorkerReports:
                 outputs: list[Value | None] = [each[1] for each in done.values()]
                 draft.complete(list(done), attempts, outputs, artifacts.get(execution_id))
 
-    def _take_failure(self, turn: Turn, execution: Execution, task: int, attempt: int, outcome: Outcome) -> None:
+    def _take_failure(self, turn: Turn, session_id: str, ended: Grant, outcome: Outcome) -> None:
+        execution, task, attempt = ended
         draft = self._ledger.draft_of(turn, execution)
         if draft is None:
             return
@@ -122,6 +125,11 @@ class WorkerReports:
             # Nobody cancelled the task, or it would not be current: the worker gave it up.
             draft.lose([task], "REFUSED")
             return
+        if isinstance(outcome, Failure) and outcome.reason == CODE_DIFFERS:
+            another_may_fit = self._placement.on_unfit(session_id, execution, execution.node_of(task))
+            if another_may_fit:
+                draft.lose([task], CODE_DIFFERS)
+                return
         draft.fail(task, attempt, outcome if isinstance(outcome, Failure) else OVERSIZED)
         due_ms = execution.retries_ms.get(task)
         if due_ms is not None:

@@ -50,7 +50,12 @@ class FunctionSpec:
     """A Python function."""
 
     function: str
-    """`module:callable`"""
+    """`module:callable`, pinned to the bytes of its file if `@sha256:…` follows."""
+
+    @property
+    def name(self) -> str:
+        """It, for people."""
+        return self.function.partition("@")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,7 +162,7 @@ def _node_message(workflow: Workflow, node: NodeSpec) -> workflow_pb2.Node:
 
 
 def _summary(node: NodeSpec) -> str:
-    return node.executor.function if isinstance(node.executor, FunctionSpec) else node.executor.command
+    return node.executor.name if isinstance(node.executor, FunctionSpec) else node.executor.command
 
 
 # ---------------------------------------------------------------------- events

@@ -33,6 +33,7 @@ class Reason(StrEnum):
 
     FUNCTION_RAISED = "FUNCTION_RAISED"
     FUNCTION_NOT_FOUND = "FUNCTION_NOT_FOUND"
+    CODE_DIFFERS = "CODE_DIFFERS"
     ARGUMENTS_MISMATCH = "ARGUMENTS_MISMATCH"
     NOT_SERIALIZABLE = "NOT_SERIALIZABLE"
     RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
@@ -127,7 +128,8 @@ class ProcessIdentity:
 class TaskSpec:
     """How tasks of one node are executed: by a process, if there is one, else by a function.
 
-    `function` is `module:callable`; an empty one is refused by the runner. `directory` is that of the document.
+    `function` is `module:callable`, with `@sha256:…` behind it if it is pinned to the bytes of its file; an empty one
+    is refused by the runner. `directory` is that of the document.
     """
 
     tenant: str
@@ -141,7 +143,7 @@ class TaskSpec:
     @property
     def title(self) -> str:
         """What runs, for people."""
-        return self.function if self.process is None else f"the process of node {self.node!r}"
+        return self.function.partition("@")[0] if self.process is None else f"the process of node {self.node!r}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from typing import Any, Final
 from nodeflow_worker.runner.frames import MAX_RESULT_BYTES, Failed
 
 PERMANENT: Final = 2
+SYSTEM: Final = 3
 USER: Final = 4
 
 MAX_TEXT: Final = 8_192
@@ -50,6 +51,24 @@ def not_found(message: str, error: BaseException | None = None) -> Failed:
         error_type=_type_name(type(error)) if error is not None else "",
         traceback=_user_frames(error) if error is not None else "",
     )
+
+
+def code_differs(name: str, digest: str, found: str) -> Failed:
+    """Tell that the function is pinned to other code than is here; `found` says what is."""
+    return Failed(
+        kind=SYSTEM,
+        reason="CODE_DIFFERS",
+        message=_cut(
+            f"{name} is pinned to a file of {shortened(digest)}, and {found}; run the workflow again from the file as "
+            "it is now, or have a worker that has the file as it was"
+        ),
+        retryable=False,
+    )
+
+
+def shortened(digest: str) -> str:
+    """Return a digest for people."""
+    return f"{digest[:19]}…"
 
 
 def mismatch(name: str, function: Callable[..., Any], arguments: dict[str, Any], error: TypeError) -> Failed | None:

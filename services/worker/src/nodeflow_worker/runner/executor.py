@@ -53,6 +53,7 @@ class Executor:
         self._page = page
         self._streams = streams
         self._functions = Functions()
+        self._addresses: list[str] = []
         self._names: list[str] = []
         self._found: list[Callable[..., Any] | None] = []
         self._number = 0
@@ -83,10 +84,13 @@ class Executor:
         """Execute a batch; False if the code is stale, and nothing of the batch was begun."""
         if batch.paths:
             self._functions.bind(batch.paths)
-        self._names += batch.functions
+        self._addresses += batch.functions
+        self._names += [each.partition("@")[0] for each in batch.functions]
         self._found += [None] * len(batch.functions)
         now = monotonic()
-        if now - self._last_check > CHECK_INTERVAL_S:
+        # One that is pinned to a file's bytes is new here: they may have been written a moment ago.
+        pinned = any("@" in each for each in batch.functions)
+        if pinned or now - self._last_check > CHECK_INTERVAL_S:
             if self._functions.stale():
                 return False
             self._last_check = now = monotonic()
@@ -134,7 +138,7 @@ class Executor:
             self._current = self._number
             function = self._found[task.function]
             if function is None:
-                found = self._functions.find(name)
+                found = self._functions.find(self._addresses[task.function])
                 if isinstance(found, Failed):
                     self._current = 0
                     return found

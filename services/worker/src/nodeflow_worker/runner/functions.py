@@ -3,7 +3,9 @@
 Owns the import path of the runner. A function that could not be found is looked for again each time.
 """
 
+import hashlib
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -22,6 +24,7 @@ class Functions:
         self._directory = ""
         self._paths: tuple[str, ...] = ()
         self._files: dict[str, tuple[int, int]] = {}
+        self._digests: dict[str, str] = {}
         self._modules_seen = 0
 
     def bind(self, paths: list[str]) -> None:
@@ -32,8 +35,34 @@ class Functions:
         self._paths = tuple(os.path.join(os.path.realpath(each), "") for each in own)  # noqa: PTH118
         importlib.invalidate_caches()
 
-    def find(self, name: str) -> Callable[..., Any] | Failed:
-        """Import `module:callable`. Whatever goes wrong is told as a failure."""
+    def find(self, address: str) -> Callable[..., Any] | Failed:
+        """Import `module:callable`, or `module:callable@digest` from a file of that digest. Faults are told as such."""
+        name, _, digest = address.partition("@")
+        if digest:
+            differs = self._differs(name, digest)
+            if differs is not None:
+                return differs
+        return self._imported(name)
+
+    def _differs(self, name: str, digest: str) -> Failed | None:
+        """Compare the bytes of a module's file before anything of it is executed."""
+        module = name.partition(":")[0]
+        importlib.invalidate_caches()
+        try:
+            spec = importlib.util.find_spec(module)
+        except (ImportError, ValueError):  # a package above it is not there, or has no path
+            spec = None
+        file = spec.origin if spec is not None else None
+        if file is None or not os.path.isfile(file):  # noqa: PTH113  # pathlib would slow every start
+            return describe.code_differs(name, digest, f"there is no module {module!r} here")
+        found = self._digests.get(file) or digest_of(file)
+        if found == digest:
+            # What changes later is not what is imported now; it is noticed as stale.
+            self._digests[file] = digest
+            return None
+        return describe.code_differs(name, digest, f"{file} has {describe.shortened(found)} here")
+
+    def _imported(self, name: str) -> Callable[..., Any] | Failed:
         module_name, colon, attributes = name.partition(":")
         if not colon or not module_name or not attributes or module_name.startswith("."):
             return describe.not_found(f"{name!r} names no function; it should be module:callable")
@@ -76,6 +105,12 @@ class Functions:
         """Whether a file of an imported module has changed since."""
         self.note_files()
         return any(_stamp(file) != stamp for file, stamp in self._files.items())
+
+
+def digest_of(file: str) -> str:
+    """Return what names the bytes of a file: `sha256:…`."""
+    with open(file, "rb") as content:  # noqa: PTH123  # as above
+        return f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
 
 
 def _stamp(file: str) -> tuple[int, int]:
