@@ -10,7 +10,7 @@ import pytest
 from tests.unit.sdk_testing import flows
 from tests.unit.sdk_testing.flows import Color, Word
 
-from nodeflow_sdk import ExecutionCancelled, NodeFailed, State
+from nodeflow_sdk import ExecutionCancelled, NodeFailed, State, serving
 from nodeflow_sdk.testing import InProcess, in_process
 
 HOUR_S = 3_600
@@ -140,6 +140,11 @@ def test_runs_of_the_code_under_test_come_here_too(nodeflow: InProcess) -> None:
     assert flows.word_count.register().startswith("sha256:")
     with pytest.raises(ValueError, match="runs stay in it"):
         flows.word_count.run(["a"], suite="127.0.0.1:7420")
+
+
+def test_what_is_served_is_served_here(nodeflow: InProcess) -> None:
+    with serving(flows.naps) as worker_id:
+        assert (worker_id, nodeflow.run(flows.naps, hours=[1])) == ("", [1])
 
 
 async def test_tests_on_a_loop_may_await(nodeflow: InProcess) -> None:

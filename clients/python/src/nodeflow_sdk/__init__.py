@@ -7,6 +7,7 @@ from nodeflow_sdk.authoring import Backoff, Limits, Node, NodeOutput, Process, W
 from nodeflow_sdk.running.failures import ExecutionCancelled, ExecutionFailed, NodeFailed
 from nodeflow_sdk.running.handles import AsyncExecution, Execution
 from nodeflow_sdk.running.updates import Attempt, LogLine, State, Update
+from nodeflow_sdk.serving import serve, serving
 from nodeflow_sdk.workflow import Workflow, workflow
 
 __all__ = [
@@ -28,5 +29,7 @@ __all__ = [
     "Workflow",
     "node",
     "process",
+    "serve",
+    "serving",
     "workflow",
 ]

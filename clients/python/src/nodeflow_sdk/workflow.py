@@ -103,7 +103,7 @@ class Workflow(Generic[P, R]):
         """Start it; returns a handle once the start is durable. Raises TypeError for inputs that do not fit."""
         given = self._inputs(args, inputs)
         order = Order(inputs=given, suite=suite, request_id=request_id, labels=labels or {})
-        return current_runs().start(self._submittable(), order)
+        return current_runs().start(self.submittable(), order)
 
     async def astart(
         self,
@@ -116,7 +116,7 @@ class Workflow(Generic[P, R]):
         """Start it, on a running loop."""
         given = self._inputs(args, inputs)
         order = Order(inputs=given, suite=suite, request_id=request_id, labels=labels or {})
-        return await current_runs().astart(self._submittable(), order)
+        return await current_runs().astart(self.submittable(), order)
 
     def start_many(
         self,
@@ -127,21 +127,22 @@ class Workflow(Generic[P, R]):
     ) -> list[Execution[R]]:
         """Start it once for each of up to 10,000 sets of inputs, in one call; returns handles in order."""
         given = [self._inputs((), each) for each in inputs]
-        return current_runs().start_many(self._submittable(), given, suite, labels or {})
+        return current_runs().start_many(self.submittable(), given, suite, labels or {})
 
     def execution(self, execution_id: str, *, suite: str | None = None) -> Execution[R]:
         """Return a handle of an execution that was started before, here or elsewhere."""
-        return current_runs().find(self._submittable(), execution_id, suite)
+        return current_runs().find(self.submittable(), execution_id, suite)
 
     def register(self, *, suite: str | None = None) -> str:
         """Register it on a suite, for others to start by name; returns the revision. Raises WiringError."""
-        return current_runs().register(self._submittable(), suite)
+        return current_runs().register(self.submittable(), suite)
 
     def _inputs(self, args: tuple[object, ...], inputs: Mapping[str, object]) -> dict[str, object]:
-        _refuse_import_in_runner(self.name)
+        refuse_import_in_runner(self.name)
         return self._definition.inputs(args, inputs)
 
-    def _submittable(self) -> Submittable:
+    def submittable(self) -> Submittable:
+        """Return it as a suite takes it. Raises WiringError if workers could not import its functions."""
         definition = self._definition
         return Submittable(
             source=definition.source(),
@@ -192,7 +193,7 @@ def workflow(
     return made(function) if function is not None else made
 
 
-def _refuse_import_in_runner(name: str) -> None:
+def refuse_import_in_runner(name: str) -> None:
     """Raise WiringError if a worker is importing the module that runs a workflow: each run would start another."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is None or not spec.name.startswith(_RUNNER):

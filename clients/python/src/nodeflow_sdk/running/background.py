@@ -21,7 +21,9 @@ from typing import Any, Final, TypeVar
 from nodeflow_sdk.client import Client, open_client
 from nodeflow_sdk.running.told import TOLD, shortened
 from nodeflow_sdk.suite.attach import Attachment, attached
-from nodeflow_sdk.suite.services import SuiteOptions
+from nodeflow_sdk.suite.errors import SuiteError
+from nodeflow_sdk.suite.record import find_record
+from nodeflow_sdk.suite.services import SuiteOptions, SuiteService
 from nodeflow_shared.errors import NodeflowError
 
 T = TypeVar("T")
@@ -30,6 +32,7 @@ T = TypeVar("T")
 _log = logging.getLogger("nodeflow")
 
 ADDRESS_VARIABLE: Final = "NODEFLOW_ADDRESS"
+WORKER_MANAGER_VARIABLE: Final = "NODEFLOW_WORKER_MANAGER"
 STOP_TIMEOUT_S: Final = 30.0
 
 
@@ -73,6 +76,22 @@ class Background:
     async def client(self, address: str | None) -> Client:
         """Return a client of the suite at an address, or of the one of this directory. On the loop only."""
         return (await self.connected(address)).client
+
+    async def worker_manager(self, address: str | None, named: str | None) -> str | None:
+        """Return where workers of that suite connect; None for one that was started for this process."""
+        attachment = (await self.connected(address)).attachment
+        if attachment.embedded:
+            return None
+        found = named or os.environ.get(WORKER_MANAGER_VARIABLE) or attachment.worker_manager
+        record = find_record(Path.cwd())
+        if not found and record is not None and record[1].addresses.get(SuiteService.SCHEDULER) == attachment.scheduler:
+            found = record[1].addresses.get(SuiteService.WORKER_MANAGER)
+        if not found:
+            raise SuiteError(
+                f"nothing here says where the worker-manager of {attachment.scheduler} is; "
+                f'name it: worker_manager="host:port", or {WORKER_MANAGER_VARIABLE}'
+            )
+        return found
 
     async def connected(self, address: str | None) -> Connected:
         """Return the suite at an address, or the one of this directory, started if there is none. On the loop only."""

@@ -32,6 +32,10 @@ class Home(Protocol):
         """Return a client of the suite at an address, or of the one that is meant without. On the loop only."""
         ...
 
+    async def worker_manager(self, address: str | None, named: str | None, /) -> str | None:
+        """Return where workers of that suite connect, `named` if given; None if it imports what this process does."""
+        ...
+
 
 _instead: list[Runs] = []
 

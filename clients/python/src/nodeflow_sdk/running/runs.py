@@ -3,8 +3,8 @@
 Owns these conversations and the one home that they have in a process. Must not know how a document was made.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from nodeflow.scheduler.v1.scheduler_service_pb2 import Submission
@@ -17,6 +17,7 @@ from nodeflow_sdk.running.handles import AsyncExecution, Execution
 from nodeflow_sdk.running.home import Home
 from nodeflow_sdk.running.orders import Order, Submittable
 from nodeflow_sdk.running.remote import Remote
+from nodeflow_sdk.running.service import Service
 from nodeflow_shared.errors import InvalidInput
 
 
@@ -53,6 +54,30 @@ class Runs:
     def register(self, workflow: Submittable, suite: str | None) -> str:
         """Register a workflow; returns its revision."""
         return self._home.call(self._register(workflow, suite))
+
+    @contextmanager
+    def serving(
+        self, workflows: Sequence[Submittable], suite: str | None, worker_manager: str | None, slots: int | None
+    ) -> Iterator[str]:
+        """Register workflows and serve their functions inside the block; gives the worker's id, if one is needed."""
+        service = self._home.call(self._served(workflows, suite, worker_manager, slots))
+        try:
+            yield service.worker_id
+        finally:
+            self._home.call(service.end())
+
+    async def _served(
+        self, workflows: Sequence[Submittable], suite: str | None, worker_manager: str | None, slots: int | None
+    ) -> Service:
+        service = Service(workflows, slots)
+        await service.begin(self._home, suite, worker_manager)
+        try:
+            for workflow in workflows:
+                await self._register(workflow, suite)
+        except BaseException:
+            await service.end()
+            raise
+        return service
 
     async def _start(self, workflow: Submittable, order: Order) -> Remote:
         async with self._judged(workflow, order.suite) as client:

@@ -41,7 +41,7 @@ class Child:
         environment: Mapping[str, str],
         log: LogFile,
         observer: SuiteObserver,
-        lock: int,
+        lock: int | None,
         on_life: Callable[[], None],
     ) -> None:
         self.service = service
@@ -122,7 +122,7 @@ class Child:
                 stderr=write_end,
                 # A Ctrl-C at the terminal is for the supervisor, which stops its children in order.
                 start_new_session=True,
-                pass_fds=(self._lock,),
+                pass_fds=() if self._lock is None else (self._lock,),
                 env={**os.environ, **self._environment},
             )
         finally:
