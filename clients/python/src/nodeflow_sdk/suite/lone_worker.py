@@ -19,14 +19,15 @@ from nodeflow_sdk.client import WorkersClient, open_workers_client
 from nodeflow_sdk.side_tasks import unwrapped
 from nodeflow_sdk.suite.child import Child
 from nodeflow_sdk.suite.errors import SuiteError
+from nodeflow_sdk.suite.health import Patience, wait_until_healthy
 from nodeflow_sdk.suite.log_files import LogFile
 from nodeflow_sdk.suite.observer import SilentObserver
-from nodeflow_sdk.suite.services import HOST, SuiteService, worker_settings
+from nodeflow_sdk.suite.ports import choose_addresses
+from nodeflow_sdk.suite.services import SuiteService, worker_settings
 
 CONNECT_TIMEOUT_S: Final = 30.0
 DRAIN_TIMEOUT_S: Final = 30.0
 STOP_GRACE_S: Final = 3.0
-_POLL_S: Final = 0.05
 
 
 @asynccontextmanager
@@ -40,32 +41,37 @@ async def lone_worker(worker_manager: str, *, path: tuple[Path, ...], slots: int
     async with open_workers_client(worker_manager) as client:
         worker_id = _free_id(await _online(client))
         with TemporaryDirectory(prefix="nodeflow-worker-") as directory, unwrapped():
-            child = _child(worker_manager, worker_id, Path(directory), path, slots)
+            address = choose_addresses(0)[SuiteService.WORKER]
+            child = _child(address, worker_manager, worker_id, Path(directory), path=path, slots=slots)
             async with asyncio.TaskGroup() as outputs:
                 with unwrapped():
                     async with asyncio.TaskGroup() as lives:
                         lives.create_task(child.supervise(outputs), name="lone worker")
                         try:
-                            await _connected(client, worker_id)
+                            await _connected(address, worker_id)
                             child.steady = True
                             yield worker_id
                         finally:
                             await child.stop(DRAIN_TIMEOUT_S + STOP_GRACE_S)
 
 
-def _child(worker_manager: str, worker_id: str, directory: Path, path: tuple[Path, ...], slots: int | None) -> Child:
+def _child(
+    address: str, worker_manager: str, worker_id: str, directory: Path, *, path: tuple[Path, ...], slots: int | None
+) -> Child:
     service = SuiteService.WORKER
     own = worker_settings(
         worker_manager=worker_manager, worker_id=worker_id, state_dir=directory, slots=slots, path=path
     )
     settings = {
         **own,
-        "BIND": f"{HOST}:0",
+        "BIND": address,
         "DRAIN_TIMEOUT_S": str(DRAIN_TIMEOUT_S),
         "EXIT_WITH_PARENT": "true",
     }
     return Child(
         service,
+        address=address,
+        patience=Patience(),
         environment={f"{service.env_prefix}{name}": value for name, value in settings.items()},
         log=LogFile(directory, service),
         observer=SilentObserver(),
@@ -78,11 +84,10 @@ async def _online(client: WorkersClient) -> set[str]:
     return {each.worker_id for each in await client.workers() if each.state != WorkerState.WORKER_STATE_OFFLINE}
 
 
-async def _connected(client: WorkersClient, worker_id: str) -> None:
+async def _connected(address: str, worker_id: str) -> None:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            while worker_id not in await _online(client):  # noqa: ASYNC110  # nobody streams who is connected
-                await asyncio.sleep(_POLL_S)
+            await wait_until_healthy(address)
     except TimeoutError:
         raise SuiteError(f"worker {worker_id} has not connected within {CONNECT_TIMEOUT_S:.0f} s") from None
 
