@@ -1,7 +1,7 @@
 """How many tiny processes a second the worker's executor ends, against a bare loop of posix_spawn in the same run.
 
-Owns both loops and their comparison. The executor is the worker's core with its launcher, pipes, directories and
-results; the bare loop gives each process a session, two pipes and a directory of its own, waits for it, and does no
+Owns both loops and their comparison. The executor is the worker's core with its launcher, pipes, directories, results
+and journal; the bare loop gives each process a session, two pipes and a directory of its own, waits for it, and does no
 more. Their rounds alternate, so that what else the machine does strikes both.
 """
 
@@ -19,6 +19,7 @@ from typing import Final
 from tests.bench.bench_suite import CORES, BenchFailed
 
 from nodeflow_worker.adapters.local_processes import LocalProcesses
+from nodeflow_worker.adapters.session_journal import SessionJournal
 from nodeflow_worker.adapters.working_trees import WorkingTrees
 from nodeflow_worker.domain import events
 from nodeflow_worker.domain import instructions as do
@@ -118,6 +119,10 @@ class _Executor:
         self._agent = Agent(slots=slots, max_credits=PROCESSES)
         self._processes = LocalProcesses(directory, _ENVIRONMENT, WorkingTrees(_no_files))
         self._processes.listen(self._handle)
+        directory.mkdir(parents=True)
+        self._journal = SessionJournal(directory)
+        self._journal.listen(self._handle)
+        self._journal.begin("bench")
         self._slots = slots
         self._left = 0
         self._done = asyncio.Event()
@@ -138,6 +143,7 @@ class _Executor:
 
     async def close(self) -> None:
         await self._processes.close()
+        await self._journal.close()
 
     def _assign(self, count: int) -> None:
         """Hold ready what a worker does: as many beyond the slots as there are slots."""
@@ -150,6 +156,12 @@ class _Executor:
             match order:
                 case do.StartProcess():
                     self._processes.start(order.attempt)
+                case do.NoteProcess():
+                    self._journal.note(order.attempt, order.process)
+                case do.Record():
+                    self._journal.record(order.attempt)
+                case do.Forget():
+                    self._journal.forget(order.attempts)
                 case do.Report():
                     self._take(order.results)
                 case _:
@@ -161,7 +173,7 @@ class _Executor:
                 raise BenchFailed(f"{PROGRAM} gave {each.outcome!r}")
         self._left -= len(ended)
         if ended:
-            self._agent.handle(events.Acknowledged(result_ids=[each.result_id for each in ended]), time.monotonic())
+            self._handle(events.Acknowledged(result_ids=[each.result_id for each in ended]))
             self._assign(len(ended))
         if self._left == 0:
             self._done.set()
