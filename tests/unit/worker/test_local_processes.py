@@ -329,6 +329,29 @@ class TestStops:
         assert await lab.outcome(["true"]) == b"null"
 
 
+async def test_a_launcher_that_was_lost_guards_no_more_and_the_next_does(lab: ProcessLab) -> None:
+    runner = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
+    pid_fd = os.pidfd_open(runner.pid)
+    lab.processes.watch(runner.pid, pid_fd)
+    lab.processes.guard(time.monotonic() + 60)
+    [launcher] = [each for each in psutil.Process().children() if "-I" in each.cmdline()]
+    launcher.kill()
+    await lab.until(lambda: not launcher.is_running())
+    lab.processes.guard(time.monotonic())
+    assert await runner.wait() == -signal.SIGKILL
+    lab.processes.watch(runner.pid, None)
+    os.close(pid_fd)
+
+
+async def test_a_later_call_moves_the_time_of_the_guard(lab: ProcessLab) -> None:
+    attempt = lab.attempt(script="sleep 0.5; echo done")
+    lab.assign(attempt)
+    lab.processes.guard(time.monotonic() + 0.2)
+    lab.processes.guard(time.monotonic() + 60)
+    await lab.until(lambda: attempt.outcome is not None)
+    assert lab.printed() == "done"
+
+
 async def test_a_large_output_is_stored(tmp_path: Path) -> None:
     async with ProcessLab(tmp_path) as lab:
         script = 'awk \'BEGIN { printf "["; for (i = 0; i < 50000; i++) printf i ","; print "0]" }\' > $NODEFLOW_OUTPUT'
