@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from nodeflow.worker_manager.v1.worker_manager_service_pb2 import WorkerState
 from tests.chaos.faults import Fault, Struck, Victim, strike
 from tests.chaos.mixed_checks import faults_of_run
 from tests.chaos.mixed_run import Seen, run_mixed
@@ -20,7 +21,7 @@ from tests.chaos.report_run import check_logs
 from tests.chaos.traces import MEMORY_LIMIT_BYTES, Traces
 from tests.support.suite import Suite, beside, running
 
-from nodeflow_sdk.client import open_client
+from nodeflow_sdk.client import open_client, open_workers_client
 
 RECOVERY_S: Final = 5.0
 """From the end of a fault until results are committed again; and never longer between two of them afterwards."""
@@ -155,6 +156,7 @@ async def run_plan(plan: Plan, directory: Path) -> Measured:
     ):
         traces, disturbance = Traces(suite), _Disturbance(suite, plan)
         async with asyncio.timeout(RUN_TIMEOUT_S), open_client(suite.address()) as client:
+            await _until_connected(suite, plan.workers)
             traces.look()
             seen, outcome = await run_mixed(client, marks, disturbance.run)
         traces.look()
@@ -169,6 +171,13 @@ async def run_plan(plan: Plan, directory: Path) -> Measured:
     assert measured.silence_s < RECOVERY_S, measured
     assert measured.stall_s < STALL_S, measured
     return measured
+
+
+async def _until_connected(suite: Suite, workers: int) -> None:
+    """Return when so many workers take work."""
+    async with open_workers_client(suite.address("worker-manager")) as client:
+        while len(await client.workers(WorkerState.WORKER_STATE_CONNECTED)) < workers:  # noqa: ASYNC110  # no event
+            await asyncio.sleep(0.05)
 
 
 class _Disturbance:

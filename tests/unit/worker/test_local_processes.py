@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -343,13 +344,20 @@ async def test_a_launcher_that_was_lost_guards_no_more_and_the_next_does(lab: Pr
     os.close(pid_fd)
 
 
-async def test_a_later_call_moves_the_time_of_the_guard(lab: ProcessLab) -> None:
-    attempt = lab.attempt(script="sleep 0.5; echo done")
+async def test_a_guard_that_stood_still_hears_first_that_the_lease_was_extended(lab: ProcessLab) -> None:
+    attempt = lab.attempt(script="echo $$; sleep 0.5; echo done")
     lab.assign(attempt)
-    lab.processes.guard(time.monotonic() + 0.2)
-    lab.processes.guard(time.monotonic() + 60)
+    await lab.until(lambda: bool(lab.printed()))
+    launcher = psutil.Process(int(lab.printed())).parent()
+    assert launcher is not None
+    launcher.suspend()
+    due = time.monotonic() + 0.1
+    lab.processes.guard(due)
+    lab.processes.guard(due + 60)
+    await lab.until(lambda: time.monotonic() > due)
+    launcher.resume()
     await lab.until(lambda: attempt.outcome is not None)
-    assert lab.printed() == "done"
+    assert lab.printed().split()[1:] == ["done"]
 
 
 async def test_a_large_output_is_stored(tmp_path: Path) -> None:

@@ -62,6 +62,16 @@ async def test_the_file_goes_with_its_session(tmp_path: Path) -> None:
     assert names_in(tmp_path) == []
 
 
+async def test_what_is_still_to_be_forgotten_does_not_bring_the_file_back(tmp_path: Path) -> None:
+    life = Life(SessionJournal(tmp_path), "one")
+    result = finished()
+    await life.record(result)
+    life.journal.forget([result])
+    life.journal.drop(["one"])
+    await life.journal.close()
+    assert names_in(tmp_path) == []
+
+
 async def test_what_is_acknowledged_takes_no_room(tmp_path: Path) -> None:
     life = Life(SessionJournal(tmp_path), "one")
     for turn in range(40):

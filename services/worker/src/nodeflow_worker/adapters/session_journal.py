@@ -207,7 +207,9 @@ class _Files:
         self._session = session_id
 
     def commit(self, statements: Iterable[tuple[str, Row]]) -> None:
-        """Carry out statements in one transaction, durably."""
+        """Carry out statements in one transaction, durably; those for a session whose file was removed are void."""
+        if not self._session:
+            return
         if self._open is None:
             self._open = _make(self.path(self._session))
         self._open.execute("BEGIN")
@@ -241,6 +243,7 @@ class _Files:
         """Remove a session's file, and what SQLite has beside it."""
         if session_id == self._session:
             self.close()
+            self._session = ""
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path(session_id)}{suffix}").unlink(missing_ok=True)
 

@@ -96,12 +96,14 @@ class Launcher:
             if any(fd == wake_read for fd, _ in ready):
                 os.read(wake_read, 65_536)
                 self._reap()
+            said = [event for fd, event in ready if fd != wake_read]
             # What a dead agent had still asked for is not begun: its successor may run it already.
-            if any(fd != wake_read and (event & select.POLLHUP or not self._receive()) for fd, event in ready):
+            if any(event & select.POLLHUP or not self._receive() for event in said):
                 break
             if watched:
                 self._look()
-            if time.monotonic() >= self._until:
+            # Not while anything waits to be heard: if we stood still, the lease may have been extended meanwhile.
+            if not said and time.monotonic() >= self._until:
                 self._until = math.inf
                 self._stop_all()
             if time.monotonic() >= self._strays_at:
