@@ -16,6 +16,8 @@ from nodeflow_shared.logs import get_log
 from nodeflow_shared.status import from_rpc_error
 
 HEALTHY_AFTER_S: Final = 5.0
+STARTING_S: Final = 5.0
+"""How long a peer that was never reached may still be starting: until then its absence is no news."""
 
 _log = get_log()
 
@@ -70,6 +72,7 @@ async def keep_connected(
     A life that ends (it returns, or fails as `as_lost_connection` says) is followed by the next after a delay.
     Any other error is raised. Delays start anew after a life that called `backoff.reset()` or lasted HEALTHY_AFTER_S.
     An outage is logged once as `connection_lost` (and `on_lost` called once), its end as `connected`, both with `name`.
+    A peer that was never reached is told of as `not_connected`, once STARTING_S have passed.
     """
     lives = _Lives(name, attempt, backoff or Backoff(), on_lost)
     retrying = AsyncRetrying(
@@ -139,6 +142,8 @@ class _Lives:
         self._on_lost = on_lost
         self._connected = False
         self._lost = False
+        self._reached = False
+        self._began_s = asyncio.get_running_loop().time()
         backoff.on_reset = self._note_connected
 
     async def live(self) -> NoReturn:
@@ -170,13 +175,17 @@ class _Lives:
     def _note_connected(self) -> None:
         if not self._connected:
             _log.info("connected", name=self._name)
-        self._connected, self._lost = True, False
+        self._connected, self._lost, self._reached = True, False, True
 
     def _note_lost(self, error: Unavailable) -> None:
         self._connected = False
-        if self._lost:
+        if self._lost or self._may_be_starting():
             return
         self._lost = True
-        _log.warning("connection_lost", name=self._name, reason=error.reason, error=error.message)
+        event = "connection_lost" if self._reached else "not_connected"
+        _log.warning(event, name=self._name, reason=error.reason, error=error.message)
         if self._on_lost is not None:
             self._on_lost(error)
+
+    def _may_be_starting(self) -> bool:
+        return not self._reached and asyncio.get_running_loop().time() - self._began_s < STARTING_S

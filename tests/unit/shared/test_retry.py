@@ -13,7 +13,14 @@ from structlog.testing import capture_logs
 
 from nodeflow_shared.channel import open_channel
 from nodeflow_shared.errors import InvalidInput, NodeflowError, Unavailable
-from nodeflow_shared.retry import HEALTHY_AFTER_S, Backoff, as_lost_connection, keep_connected, reconnect_delays
+from nodeflow_shared.retry import (
+    HEALTHY_AFTER_S,
+    STARTING_S,
+    Backoff,
+    as_lost_connection,
+    keep_connected,
+    reconnect_delays,
+)
 from nodeflow_testing.virtual_loop import run
 
 ATTEMPTS = 6
@@ -141,13 +148,31 @@ def test_an_outage_is_told_once() -> None:
     with capture_logs() as logs:
         run(main)
     assert [(log["event"], log["name"], log.get("error")) for log in logs] == [
-        ("connection_lost", "peer", "life 0"),
         ("connected", "peer", None),
         ("connection_lost", "peer", "life 2"),
         ("connected", "peer", None),
         ("connection_lost", "peer", "life 4"),
     ]
-    assert [str(error) for error in lost] == ["life 0", "life 2", "life 4"]
+    assert [str(error) for error in lost] == ["life 2", "life 4"]
+
+
+def test_a_peer_that_was_never_reached_is_told_of_once_it_cannot_be_starting_any_more() -> None:
+    async def main() -> None:
+        begin = asyncio.get_running_loop().time()
+
+        async def attempt() -> None:
+            now = round(asyncio.get_running_loop().time() - begin)
+            if now > STARTING_S + 5:
+                raise InvalidInput("enough")
+            raise Unavailable(f"at {now}")
+
+        with pytest.raises(InvalidInput):
+            await keep_connected("peer", attempt, backoff=Backoff(exact_delays))
+
+    with capture_logs() as logs:
+        run(main)
+    # It is called at 0, 1, 3, 7 and 15.
+    assert [(log["event"], log["error"]) for log in logs] == [("not_connected", "at 7")]
 
 
 def test_cancellation_of_the_task_ends_it() -> None:

@@ -13,8 +13,9 @@ from nodeflow_scheduler.domain.messages import Lease, ShardsAcquired, ShardsLost
 from nodeflow_scheduler.driver import Driver
 from nodeflow_scheduler.ports import Compiled, EventLog, Granted, Journal, ShardLeases, Workers
 from nodeflow_shared.clock import Clock
-from nodeflow_shared.errors import NodeflowError
+from nodeflow_shared.errors import NodeflowError, Unavailable
 from nodeflow_shared.logs import get_log
+from nodeflow_shared.retry import STARTING_S
 
 _log = get_log()
 
@@ -107,6 +108,7 @@ class Ownership:
 
     async def _acquire(self, shards: Sequence[int]) -> None:
         """Asks for shards, for all if none are named, until there is an answer, and loads what was granted."""
+        began_at, said = self._clock.monotonic(), False
         while True:
             asked_at = self._clock.monotonic()
             try:
@@ -116,7 +118,10 @@ class Ownership:
                 await self._load(granted)
             except NodeflowError as error:
                 self._driver.outage.note(error)
-                _log.warning("shards_not_acquired", shards=len(shards), reason=error.reason, error=error.message)
+                starting = isinstance(error, Unavailable) and asked_at - began_at < STARTING_S
+                if not said and not starting:
+                    _log.warning("shards_not_acquired", shards=len(shards), reason=error.reason, error=error.message)
+                    said = True
                 await asyncio.sleep(RETRY_S)
             else:
                 break

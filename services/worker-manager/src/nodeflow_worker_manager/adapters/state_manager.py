@@ -19,7 +19,7 @@ from nodeflow.state_manager.v1 import state_manager_service_pb2_grpc as pb_grpc
 
 from nodeflow_shared.errors import NodeflowError, Unavailable
 from nodeflow_shared.logs import get_log
-from nodeflow_shared.retry import as_lost_connection, reconnect_delays
+from nodeflow_shared.retry import STARTING_S, as_lost_connection, reconnect_delays
 from nodeflow_shared.status import from_rpc_error
 from nodeflow_worker_manager.domain.events import Hello
 from nodeflow_worker_manager.domain.workers import KnownWorker
@@ -195,7 +195,8 @@ class _Upload:
 async def _repeat(name: str, call: Callable[[], Awaitable[T]]) -> T:
     """Call until somebody answers; raises what the answer is if it is an error."""
     delays = reconnect_delays(max_s=LONGEST_DELAY_S)
-    said = False
+    loop = asyncio.get_running_loop()
+    began_s, said = loop.time(), False
     while True:
         try:
             return await call()
@@ -203,7 +204,7 @@ async def _repeat(name: str, call: Callable[[], Awaitable[T]]) -> T:
             lost = as_lost_connection(error)
             if lost is None:
                 raise from_rpc_error(error) from error
-            if not said:
+            if not said and loop.time() - began_s >= STARTING_S:
                 _log.warning("state_manager_away", call=name, error=lost.message)
                 said = True
             await asyncio.sleep(max(next(delays), lost.retry_after_s or 0.0))
