@@ -11,7 +11,7 @@ from nodeflow_worker_manager.domain import events as ev
 from nodeflow_worker_manager.domain import instructions as do
 from nodeflow_worker_manager.domain.sessions import Capacity, SessionState
 from nodeflow_worker_manager.domain.workers import KnownWorker
-from nodeflow_worker_manager.driver import SCHEDULER_FRAMES, WORKER_FRAMES, Driver, Peer
+from nodeflow_worker_manager.driver import PACE_S, SCHEDULER_FRAMES, WORKER_FRAMES, Driver, Peer
 from nodeflow_worker_manager.ports import WorkerPage
 
 
@@ -116,12 +116,42 @@ class Nothing:
     """A worker that holds nothing."""
 
     live_count = 0
+    size_bytes = 0
 
     def only(self, shards: object) -> "Nothing":
         return self
 
     def plus(self, batches: object) -> "Nothing":
         return self
+
+
+async def test_large_frames_count_by_their_size_and_one_alone_is_always_taken() -> None:
+    peer: Peer[str] = Peer(1, 100, 1_000)
+    assert peer.send("large", 5_000)
+    assert not peer.send("more", 1)
+    assert await anext(peer) == "large"
+    assert [peer.send(str(number), 300) for number in range(4)] == [True, True, True, False]
+
+
+async def test_who_sends_on_and_on_is_slowed_down_to_what_a_scheduler_takes(driver: Driver) -> None:
+    scheduler = driver.scheduler("s")
+    await driver.pace()
+    for number in range(SCHEDULER_FRAMES // 2 + 1):
+        scheduler.send(do.SendAttached(stream=number), 0)
+    assert scheduler.crowded
+    waiting = asyncio.create_task(driver.pace())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    while scheduler.crowded:
+        await anext(scheduler)
+    async with asyncio.timeout(PACE_S):
+        await waiting
+    # A scheduler that does not read at all holds nobody up for longer than this.
+    while not scheduler.crowded:
+        scheduler.send(do.SendAttached(stream=0), 0)
+    async with asyncio.timeout(10 * PACE_S):
+        await driver.pace()
+    assert scheduler.crowded
 
 
 async def test_leases_end_by_the_clock(driver: Driver, registry: MemoryRegistry) -> None:

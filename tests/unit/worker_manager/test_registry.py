@@ -23,6 +23,10 @@ class Report:
     shards: tuple[tuple[int, str], ...] = ()
 
     @property
+    def size_bytes(self) -> int:
+        return 0
+
+    @property
     def live_count(self) -> int:
         return len(self.shards)
 
@@ -54,6 +58,10 @@ class Batch:
     """Assignments: (shard, token, name)."""
 
     tasks: tuple[tuple[int, int, str], ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return 0
 
     @property
     def count(self) -> int:

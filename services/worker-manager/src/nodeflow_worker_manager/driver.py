@@ -22,6 +22,10 @@ from nodeflow_worker_manager.ports import Registry
 # A peer that does not read has its stream ended when this many frames wait for it, rather than memory growing.
 WORKER_FRAMES: Final = 1_024
 SCHEDULER_FRAMES: Final = 8_192
+# And what they take, where they carry attempts or results.
+WORKER_BYTES: Final = 64 << 20
+SCHEDULER_BYTES: Final = 256 << 20
+PACE_S: Final = 0.5
 # How many questions of workers schedulers are asked at once: it bounds what answers occupy. Others wait their turn.
 QUESTIONS: Final = 64
 ANSWER_TIMEOUT_S: Final = 10.0
@@ -34,26 +38,50 @@ F = TypeVar("F")
 class Peer(Generic[F]):
     """One open stream: its frames, and how it ends."""
 
-    def __init__(self, number: int, limit: int) -> None:
+    def __init__(self, number: int, limit: int, limit_bytes: int) -> None:
         self.number = number
         self.outbox: Outbox[F] = Outbox(limit)
+        self._limit_bytes = limit_bytes
+        self._sizes: deque[int] = deque()
+        self._bytes = 0
+        self._relieved = asyncio.Event()
         self._error: Exception | None = None
         self._broken = False
 
-    def send(self, frame: F) -> bool:
-        """Queue a frame; False if the peer does not read."""
-        return self.outbox.offer(frame) or self.outbox.closed
+    def send(self, frame: F, size_bytes: int) -> bool:
+        """Queue a frame; False if the peer does not read. One frame alone is always taken, however large."""
+        if self.outbox.closed:
+            return True
+        if (self._bytes and self._bytes + size_bytes > self._limit_bytes) or not self.outbox.offer(frame):
+            return False
+        self._sizes.append(size_bytes)
+        self._bytes += size_bytes
+        return True
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it is so far behind that those who send should slow down."""
+        behind = len(self.outbox) * 2 > self.outbox.limit or self._bytes * 2 > self._limit_bytes
+        return behind and not self.outbox.closed
+
+    async def relief(self) -> None:
+        """Wait until it is not that far behind, or over."""
+        while self.crowded:
+            self._relieved.clear()
+            await self._relieved.wait()
 
     def end(self, error: Exception | None) -> None:
         """Let the peer read what is queued, and then end the stream."""
         if not self.outbox.closed:
             self._error = error
             self.outbox.close()
+            self._relieved.set()
 
     def break_off(self, error: Exception) -> None:
         """End the stream without what is queued."""
         self._error, self._broken = error, True
         self.outbox.close()
+        self._relieved.set()
 
     @property
     def waiting(self) -> bool:
@@ -67,6 +95,8 @@ class Peer(Generic[F]):
         """Return the next frame; raises the error with which the stream ends."""
         try:
             frame = await anext(self.outbox)
+            self._bytes -= self._sizes.popleft()
+            self._relieved.set()
             if not self._broken:
                 return frame
         except StopAsyncIteration:
@@ -125,7 +155,7 @@ class Driver:
     def worker(self, hello: ev.Hello) -> Peer[do.ToWorker]:
         """Begin a worker's stream; its welcome, or the error that ends it, comes as any other frame."""
         self._check_open()
-        peer: Peer[do.ToWorker] = Peer(self._next_number(), WORKER_FRAMES)
+        peer: Peer[do.ToWorker] = Peer(self._next_number(), WORKER_FRAMES, WORKER_BYTES)
         self._workers[peer.number] = peer
         _log.info("worker_connecting", worker=hello.worker_id, session=hello.session_id, connection=peer.number)
         self.feed((ev.HelloReceived(connection=peer.number, hello=hello),))
@@ -141,7 +171,7 @@ class Driver:
     def scheduler(self, scheduler_id: str) -> Peer[do.ToScheduler]:
         """Begin a scheduler's stream."""
         self._check_open()
-        peer: Peer[do.ToScheduler] = Peer(self._next_number(), SCHEDULER_FRAMES)
+        peer: Peer[do.ToScheduler] = Peer(self._next_number(), SCHEDULER_FRAMES, SCHEDULER_BYTES)
         self._schedulers[peer.number] = peer
         _log.info("scheduler_attached", scheduler=scheduler_id, stream=peer.number)
         self.feed((ev.SchedulerAttached(stream=peer.number, scheduler_id=scheduler_id),))
@@ -253,7 +283,8 @@ class Driver:
 
     def _send_to_worker(self, frame: do.ToWorker) -> None:
         peer = self._workers.get(frame.connection)
-        if peer is None or peer.send(frame):
+        size = frame.batch.size_bytes if isinstance(frame, do.Assign) else 0
+        if peer is None or peer.send(frame, size):
             return
         _log.warning("worker_does_not_read", connection=frame.connection, frames=WORKER_FRAMES)
         peer.break_off(Unavailable("the worker does not read its stream", reason="NOT_READING"))
@@ -261,11 +292,25 @@ class Driver:
 
     def _send_to_scheduler(self, frame: do.ToScheduler) -> None:
         peer = self._schedulers.get(frame.stream)
-        if peer is None or peer.send(frame):
+        if peer is None or peer.send(frame, _size_of(frame)):
             return
         _log.warning("scheduler_does_not_read", stream=frame.stream, frames=SCHEDULER_FRAMES)
         peer.break_off(Unavailable("the scheduler does not read its stream", reason="NOT_READING"))
         self._events.append(ev.SchedulerLost(stream=frame.stream))
+
+    async def pace(self) -> None:
+        """Wait while a scheduler is far behind: who sends on and on is slowed down to what schedulers take.
+
+        For no longer than PACE_S: a worker's heartbeats are on the same stream, and a scheduler that does not read at
+        all is no reason to lose its lease.
+        """
+        for scheduler in tuple(self._schedulers.values()):
+            if scheduler.crowded:
+                try:
+                    async with asyncio.timeout(PACE_S):
+                        await scheduler.relief()
+                except TimeoutError:
+                    return
 
     def _set_timer(self) -> None:
         """Keep one timer, at or before the earliest end of a lease; renewals move ends later only."""
@@ -327,6 +372,17 @@ class Driver:
     def _next_number(self) -> int:
         self._numbers += 1
         return self._numbers
+
+
+def _size_of(frame: do.ToScheduler) -> int:
+    """About what a frame takes."""
+    match frame:
+        case do.SendUpdates():
+            return frame.updates.size_bytes
+        case do.SendHeld():
+            return frame.held.size_bytes
+        case _:
+            return 0
 
 
 def _live_sessions(worker: KnownWorker) -> Iterable[ev.LiveSession]:

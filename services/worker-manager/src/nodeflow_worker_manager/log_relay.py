@@ -101,8 +101,9 @@ class LogStream:
     async def _batches(self, requests: AsyncIterator[FromWorker]) -> AsyncGenerator[LogBatch]:
         async for request in requests:
             if isinstance(request, Flushed):
-                self._due[request.flush_id] = self._last_batch
-                self._settle()
+                if request.flush_id in self._flushes:  # one that nobody asked for would never be forgotten
+                    self._due[request.flush_id] = self._last_batch
+                    self._settle()
             else:
                 self._last_batch = request.batch_id
                 yield request

@@ -70,6 +70,7 @@ class WorkerManagerServicer(pb_grpc.WorkerManagerServiceServicer):
         try:
             async for request in requests:
                 self._driver.feed((_worker_event(peer.number, request),))
+                await self._driver.pace()
         except Exception as error:  # noqa: BLE001  # raised again by the writing side, where the interceptor sees it
             peer.end(error)
         finally:

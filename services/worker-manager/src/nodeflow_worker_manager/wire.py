@@ -37,6 +37,11 @@ class HeldMessage:
         self.message = message
 
     @property
+    def size_bytes(self) -> int:
+        """What it takes on the wire."""
+        return self.message.ByteSize()
+
+    @property
     def live_count(self) -> int:
         """How many attempts wait or run."""
         return len(self.message.live)
@@ -66,6 +71,11 @@ class UpdatesMessage:
         self.message = message
 
     @property
+    def size_bytes(self) -> int:
+        """What it takes on the wire."""
+        return self.message.ByteSize()
+
+    @property
     def ended_count(self) -> int:
         """How many attempts it says are over."""
         return len(self.message.results) + len(self.message.refused)
@@ -90,6 +100,11 @@ class AssignmentsMessage:
 
     def __init__(self, message: attempts.AssignmentBatch) -> None:
         self.message = message
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes on the wire."""
+        return self.message.ByteSize()
 
     @property
     def count(self) -> int:

@@ -12,6 +12,11 @@ class Updates(Protocol):
     """Reports of one session, of any shards."""
 
     @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        ...
+
+    @property
     def ended_count(self) -> int:
         """How many attempts it says are over: results and refusals."""
         ...
@@ -23,6 +28,11 @@ class Updates(Protocol):
 
 class Assignments(Protocol):
     """Attempts for one session."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        ...
 
     @property
     def count(self) -> int:
@@ -40,6 +50,11 @@ class Assignments(Protocol):
 
 class Held(Protocol):
     """All that a session holds."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        ...
 
     @property
     def live_count(self) -> int:
