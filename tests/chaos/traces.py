@@ -10,7 +10,7 @@ import psutil
 from tests.chaos.faults import SERVICES
 from tests.support.suite import Suite
 
-MEMORY_LIMIT_BYTES: Final = 400 * 1024 * 1024
+MEMORY_LIMIT_BYTES: Final = 200 * 1024 * 1024
 """Resident, of a service that has executed a few thousand tasks."""
 
 
