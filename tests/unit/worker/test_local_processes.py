@@ -344,6 +344,26 @@ async def test_a_launcher_that_was_lost_guards_no_more_and_the_next_does(lab: Pr
     os.close(pid_fd)
 
 
+async def test_a_guard_that_cannot_be_had_is_told_once_and_tried_again(
+    lab: ProcessLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = lab.directory / "state"
+    state.write_text("in the way of the directory")
+    runner = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
+    pid_fd = os.pidfd_open(runner.pid)
+    lab.processes.watch(runner.pid, pid_fd)
+    for _ in range(2):
+        lab.processes.guard(time.monotonic() + 60)
+    assert capsys.readouterr().out.count("no_guard") == 1
+    state.unlink()
+    lab.processes.guard(time.monotonic() + 60)
+    assert [each for each in psutil.Process().children() if "-I" in each.cmdline()]
+    lab.processes.guard(time.monotonic())
+    assert await runner.wait() == -signal.SIGKILL
+    lab.processes.watch(runner.pid, None)
+    os.close(pid_fd)
+
+
 async def test_a_guard_that_stood_still_hears_first_that_the_lease_was_extended(lab: ProcessLab) -> None:
     attempt = lab.attempt(script="echo $$; sleep 0.5; echo done")
     lab.assign(attempt)

@@ -56,6 +56,7 @@ class LocalProcesses:
         self._filling: dict[Attempt, asyncio.Task[None]] = {}
         self._runners: dict[int, int] = {}
         self._until = NEVER
+        self._guarded = True
 
     def listen(self, tell: Callable[[ProcessEvent], None]) -> None:
         """Have all events told."""
@@ -161,7 +162,11 @@ class LocalProcesses:
         try:
             self._ready()[1].send({"do": "until", "at": until})
         except OSError as error:
-            _log.warning("no_guard", error=str(error))
+            if self._guarded:  # told once, tried at each heartbeat
+                _log.warning("no_guard", error=str(error))
+            self._guarded = False
+        else:
+            self._guarded = True
 
     def watch(self, pid: int, pid_fd: int | None) -> None:
         """Put a runner under the guard of the launcher, or take one from it that is gone."""
