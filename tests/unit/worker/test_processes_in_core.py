@@ -88,10 +88,9 @@ class TestEnds:
         agent = started_agent()
         one = process_attempt()
         assigned(agent, one)
-        assert agent.handle(events.ProcessRunning(attempt=one, process=IDENTITY), 0.1) == [
-            do.Report(started=[one]),
-            do.NoteProcess(attempt=one, process=IDENTITY),
-        ]
+        assert agent.handle(events.ProcessRunning(attempt=one), 0.1) == [do.Report(started=[one])]
+        identified = events.ProcessIdentified(attempt=one, process=IDENTITY)
+        assert agent.handle(identified, 0.3) == [do.NoteProcess(attempt=one, process=IDENTITY)]
         assert ended(agent, one, b'{"a":1}') == [do.Record(attempt=one)]
         assert recorded(agent, one) == [do.Report(results=[one])]
         assert (one.outcome, one.state) == (b'{"a":1}', State.FINISHED)

@@ -18,7 +18,6 @@ from nodeflow_worker.domain.values import Attempt, Ending, Failure, FailureKind,
 
 NOT_STUBBED: Final = "PROCESS_NOT_STUBBED"
 RUNNING_AFTER_S: Final = 0.002
-NO_PROCESS: Final = ProcessIdentity(pid=0, start_ticks=0)
 
 
 class PythonProcesses:
@@ -70,8 +69,7 @@ class PythonProcesses:
     async def _worked(self, attempt: Attempt) -> None:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        running = ProcessRunning(attempt=attempt, process=NO_PROCESS)
-        timers = [loop.call_later(RUNNING_AFTER_S, self._say, running)]
+        timers = [loop.call_later(RUNNING_AFTER_S, self._say, ProcessRunning(attempt=attempt))]
         if attempt.spec.timeout_s is not None:
             timers.append(loop.call_later(attempt.spec.timeout_s, self._say, ProcessOverdue(attempt=attempt)))
         output = OutputOf(self._outputs, attempt, self._clock)

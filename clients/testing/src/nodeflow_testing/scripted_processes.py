@@ -11,11 +11,12 @@ from contextvars import Context, copy_context
 from typing import Final
 
 from nodeflow_testing.virtual_runners import Simulated, Span, outcome_of
-from nodeflow_worker.domain.events import ProcessEnded, ProcessEvent, ProcessOverdue, ProcessRunning
+from nodeflow_worker.domain.events import ProcessEnded, ProcessEvent, ProcessIdentified, ProcessOverdue, ProcessRunning
 from nodeflow_worker.domain.output import OutputBuffer
 from nodeflow_worker.domain.values import Attempt, Ending, Outcome, ProcessIdentity
 
 RUNNING_AFTER_S: Final = 0.005
+IDENTIFIED_AFTER_S: Final = 0.25
 
 
 class ScriptedProcesses:
@@ -61,8 +62,10 @@ class ScriptedProcesses:
         duration_s, scripted = self._programs[program](arguments, attempt.attempt_number)
         self._last_pid += 1
         identity = ProcessIdentity(pid=self._last_pid, start_ticks=round(span.began_s * 100))
-        running = ProcessRunning(attempt=attempt, process=identity)
-        timers = [self._later(RUNNING_AFTER_S, self._say, running)]
+        timers = [
+            self._later(RUNNING_AFTER_S, self._say, ProcessRunning(attempt=attempt)),
+            self._later(IDENTIFIED_AFTER_S, self._say, ProcessIdentified(attempt=attempt, process=identity)),
+        ]
         if attempt.spec.timeout_s is not None:
             timers.append(self._later(attempt.spec.timeout_s, self._say, ProcessOverdue(attempt=attempt)))
         if duration_s < float("inf"):

@@ -21,7 +21,7 @@ from nodeflow_worker.adapters.work_directories import WorkDirectories, find_file
 from nodeflow_worker.adapters.working_trees import NotFilled, WorkingTrees
 from nodeflow_worker.domain import failures
 from nodeflow_worker.domain import process_ends as ends
-from nodeflow_worker.domain.events import ProcessEnded, ProcessEvent, ProcessOverdue, ProcessRunning
+from nodeflow_worker.domain.events import ProcessEnded, ProcessEvent, ProcessIdentified, ProcessOverdue, ProcessRunning
 from nodeflow_worker.domain.invocation import Invocation, NotInvocable, invocation_of
 from nodeflow_worker.domain.lease import NEVER
 from nodeflow_worker.domain.output import OutputBuffer, Stream
@@ -29,6 +29,8 @@ from nodeflow_worker.domain.values import Attempt, Ending, Failure, LeftFile, Ou
 
 RUNNING_AFTER_S: Final = 0.005
 """Processes that run this long are told as running."""
+IDENTIFIED_AFTER_S: Final = 0.25
+"""Processes that run this long are identified, for those who may come after us; it would slow quick ones."""
 READ_BYTES: Final = 1 << 16
 HELD_AT_MOST: Final = 2
 """How many times over the buffer may be filled by what processes leave in their pipes: their ends do not wait."""
@@ -125,6 +127,7 @@ class LocalProcesses:
         self._processes[self._last_number] = process
         self._numbers[attempt] = self._last_number
         link.send(process.order(self._last_number), process.child_fds)
+        process.later(IDENTIFIED_AFTER_S, link.send, {"do": "identify", "number": self._last_number})
 
     def stop(self, attempt: Attempt, grace_s: float) -> None:
         """Ask the process group, and kill it after the grace time."""
@@ -218,8 +221,9 @@ class LocalProcesses:
         process = self._processes.get(message["number"])
         if process is None:
             return
-        if message["event"] == "began":
-            process.identity = ProcessIdentity(pid=message["pid"], start_ticks=message["start_ticks"])
+        if message["event"] == "runs":
+            identity = ProcessIdentity(pid=message["pid"], start_ticks=message["start_ticks"])
+            self._tell(ProcessIdentified(attempt=process.attempt, process=identity))
             return
         del self._processes[message["number"]]
         del self._numbers[process.attempt]
@@ -281,8 +285,6 @@ class _Process:
         self.root = root
         self.program = invocation.argv[0]
         self.stopped = False
-        self.identity: ProcessIdentity | None = None
-        """Which process it is, once it has been started."""
         self.stderr = bytearray()
         self._invocation = invocation
         self._outputs = outputs
@@ -349,12 +351,9 @@ class _Process:
 
     def _run_on(self) -> None:
         """Tell that it runs, and read what it writes from now on. What is quickly done is read once, at its end."""
-        if self.identity is None:  # it takes long to start
-            self.later(RUNNING_AFTER_S, self._run_on)
-            return
         if not self._paused:
             self._watch()
-        self._tell(ProcessRunning(attempt=self.attempt, process=self.identity))
+        self._tell(ProcessRunning(attempt=self.attempt))
 
     def _watch(self) -> None:
         for fd in self._pipes:

@@ -78,7 +78,7 @@ class Agent:
                 return self._on_taken_back(event, now)
             case events.ProcessEnded():
                 return self._on_process_ended(event, now)
-            case events.ProcessRunning() | events.ProcessOverdue():
+            case events.ProcessRunning() | events.ProcessIdentified() | events.ProcessOverdue():
                 return self._on_process(event)
             case events.Prepared() | events.Saved() | events.TransferFailed():
                 return self._on_transfer(event, now)
@@ -375,13 +375,17 @@ class Agent:
 
     # Processes.
 
-    def _on_process(self, event: events.ProcessRunning | events.ProcessOverdue) -> list[Instruction]:
+    def _on_process(
+        self, event: events.ProcessRunning | events.ProcessIdentified | events.ProcessOverdue
+    ) -> list[Instruction]:
         attempt = event.attempt
         if attempt.state is not State.FED:
             return []
         match event:
             case events.ProcessRunning():
-                return [Report(started=[attempt]), NoteProcess(attempt=attempt, process=event.process)]
+                return [Report(started=[attempt])]
+            case events.ProcessIdentified():
+                return [NoteProcess(attempt=attempt, process=event.process)]
             case events.ProcessOverdue():
                 if attempt.stop is not Stop.NONE:
                     return []

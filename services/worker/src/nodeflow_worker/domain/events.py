@@ -184,6 +184,13 @@ class ProcessRunning:
     """A process has run for some milliseconds."""
 
     attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessIdentified:
+    """A process has run for so long that it is worth knowing which one it is."""
+
+    attempt: Attempt
     process: ProcessIdentity
 
 
@@ -232,8 +239,9 @@ Event = (
     | TasksTakenBack
     | RunnerDied
     | ProcessRunning
+    | ProcessIdentified
     | ProcessOverdue
     | ProcessEnded
 )
-ProcessEvent = ProcessRunning | ProcessOverdue | ProcessEnded
+ProcessEvent = ProcessRunning | ProcessIdentified | ProcessOverdue | ProcessEnded
 RunnerEvent = RunnerReady | RunnerResults | TaskRunning | TaskOverdue | TaskSkipped | TasksTakenBack | RunnerDied

@@ -7,7 +7,8 @@ lease extended, it ends them at the lease's end in its place, those of runners t
 
 Messages are JSON, one per packet. From the agent: `start` (with the fds of stdin, stdout, stderr, and one of the whole
 message if that is too large for a packet), `signal`, `watch` (a runner, with its pidfd), `unwatch`, and `until` (when
-all attempts have to be stopped, in monotonic seconds). To the agent: `failed` (not started), or `began` and `ended`.
+all attempts have to be stopped, in monotonic seconds). To the agent: `failed` (not started) and `ended`, and
+`runs` (which process it is) in answer to `identify`.
 """
 
 import array
@@ -146,6 +147,8 @@ class Launcher:
         match message["do"]:
             case "start":
                 self._start(message, list(fds[:3]))
+            case "identify":
+                self._identify(message["number"])
             case "signal":
                 self._signal(message["number"], message["signal"])
             case "until":
@@ -171,8 +174,6 @@ class Launcher:
             os.chdir("/")
         self._jobs[pid] = Job(number, root, limits, message["environment"])
         self._pids[number] = pid
-        fields = _stat(pid)
-        self._tell({"event": "began", "number": number, "pid": pid, "start_ticks": int(fields[19]) if fields else 0})
 
     def _spawn(self, message: dict[str, Any], limits: dict[str, Any], fds: list[int]) -> int:
         argv, environment = message["argv"], message["environment"]
@@ -214,6 +215,13 @@ class Launcher:
             os.waitpid(pid, 0)
             raise OSError(int(problem), os.strerror(int(problem)))
         return pid
+
+    def _identify(self, number: int) -> None:
+        """Tell which process it is, if it has not ended. (It is not reaped before its end is told.)"""
+        pid = self._pids.get(number)
+        if pid is not None:
+            start_ticks = int(_stat(pid)[19])
+            self._tell({"event": "runs", "number": number, "pid": pid, "start_ticks": start_ticks})
 
     def _signal(self, number: int, which: int) -> None:
         pid = self._pids.get(number)
