@@ -80,6 +80,13 @@ def test_without_the_extra_the_fixture_says_what_to_install_and_other_tests_run(
     assert "pip install 'nodeflow-sdk[testing]'" in done.stdout
 
 
+def test_the_project_of_init_passes_its_test(tmp_path: Path) -> None:
+    init = [sys.executable, "-m", "nodeflow_sdk.cli", "init", str(tmp_path / "flows")]
+    subprocess.run(init, check=True, capture_output=True, timeout=100)
+    done = run_pytest(tmp_path / "flows")
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_the_plugin_is_found_by_its_entry_point() -> None:
     (found,) = [each for each in entry_points(group="pytest11") if each.name == "nodeflow"]
     assert found.value == "nodeflow_sdk.pytest_plugin"

@@ -4,13 +4,16 @@ import logging
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 from tests.unit.sdk_testing import flows
 from tests.unit.sdk_testing.flows import Color, Word
 
-from nodeflow_sdk import ExecutionCancelled, NodeFailed, State, serving
+from nodeflow_sdk import ExecutionCancelled, NodeFailed, State, WiringError, load, serving
+from nodeflow_sdk.cli import starter
 from nodeflow_sdk.testing import InProcess, in_process
 
 HOUR_S = 3_600
@@ -140,6 +143,32 @@ def test_runs_of_the_code_under_test_come_here_too(nodeflow: InProcess) -> None:
     assert flows.word_count.register().startswith("sha256:")
     with pytest.raises(ValueError, match="runs stay in it"):
         flows.word_count.run(["a"], suite="127.0.0.1:7420")
+
+
+def test_documents_run_too(nodeflow: InProcess) -> None:
+    directory = Path(str(files(starter)))
+    document = load(directory / "workflow.yaml")
+    words = sum(len((directory / name).read_text().split()) for name in ("data/a.txt", "data/b.txt"))
+    assert nodeflow.run(document) == {"total": words}
+    assert nodeflow.start(document, paths=["data/a.txt"]).result()["total"] < words
+    nodeflow.stub("count", returns=1)
+    assert document.run(paths=["x", "y"]) == {"total": 2}
+
+
+def test_a_fault_of_a_document_is_one_of_its_line(nodeflow: InProcess, tmp_path: Path) -> None:
+    file = tmp_path / "faulty.yaml"
+    file.write_text("apiVersion: nodeflow/v1\nkind: Workflow\nname: faulty\nnodes:\n  a: {function: nothing}\n")
+    with pytest.raises(WiringError, match=r"faulty\.yaml:5: nodes\.a\.function: "):
+        nodeflow.run(load(file))
+
+
+def test_the_source_of_a_pipeline_is_packed(nodeflow: InProcess, tmp_path: Path) -> None:
+    job = "{name: unit, run: make test}"
+    head = "apiVersion: nodeflow/v1\nkind: Pipeline\nname: p\nsource: {path: .}\n"
+    (tmp_path / "p.yaml").write_text(f"{head}stages: [{{name: s, jobs: [{job}]}}]\n")
+    stubbed = nodeflow.stub("unit", returns=None)
+    nodeflow.run(load(tmp_path / "p.yaml"))
+    assert len(stubbed.calls) == 1
 
 
 def test_what_is_served_is_served_here(nodeflow: InProcess) -> None:

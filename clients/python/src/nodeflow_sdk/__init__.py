@@ -4,6 +4,7 @@ The names here are what user code needs; `nodeflow_sdk.client` is the API call b
 """
 
 from nodeflow_sdk.authoring import Backoff, Limits, Node, NodeOutput, Process, WiringError, node, process
+from nodeflow_sdk.loaded import Document, load
 from nodeflow_sdk.running.failures import ExecutionCancelled, ExecutionFailed, NodeFailed
 from nodeflow_sdk.running.handles import AsyncExecution, Execution
 from nodeflow_sdk.running.updates import Attempt, LogLine, State, Update
@@ -14,6 +15,7 @@ __all__ = [
     "AsyncExecution",
     "Attempt",
     "Backoff",
+    "Document",
     "Execution",
     "ExecutionCancelled",
     "ExecutionFailed",
@@ -27,6 +29,7 @@ __all__ = [
     "Update",
     "WiringError",
     "Workflow",
+    "load",
     "node",
     "process",
     "serve",

@@ -15,6 +15,8 @@ from typing import Final
 
 from pathspec import GitIgnoreSpec
 
+SOURCE_INPUT: Final = "source"
+"""The input that says where the source of a pipeline is stored."""
 LEFT_OUT: Final = frozenset({".git", ".nodeflow"})
 """Never packed, whatever .gitignore says: what is the version control's own, and a suite's data."""
 _IGNORE_FILE: Final = ".gitignore"

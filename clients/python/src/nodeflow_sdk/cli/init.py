@@ -17,6 +17,7 @@ from nodeflow_sdk.cli.terminal import say, write
 _FILES: Final = {
     "workflow.yaml": "workflow.yaml",
     "functions.py": "functions.py",
+    "test_workflow.py": "test_workflow.py",
     "README.md": "README.md",
     "data/a.txt": "data/a.txt",
     "data/b.txt": "data/b.txt",
@@ -33,7 +34,7 @@ def add_commands(app: typer.Typer) -> None:
 def init(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where; made if it is not there.")] = Path(),
 ) -> None:
-    """Make a project that runs: a workflow, its functions, data, a README and a .gitignore. Overwrites nothing."""
+    """Make a project that runs: a workflow, its functions, a test, data, a README, a .gitignore. Overwrites nothing."""
     taken = [name for name in _FILES.values() if (directory / name).exists()]
     if taken:
         raise usage_error(f"{directory} has {', '.join(taken)} already", "another directory: nodeflow init my-flows")

@@ -6,7 +6,7 @@ Owns that. Must not know what is done with the execution.
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from nodeflow.scheduler.v1.workflow_pb2 import Workflow, WorkflowDocument
@@ -15,11 +15,8 @@ from nodeflow_sdk.cli.errors import CliError, ExitCode, refusal
 from nodeflow_sdk.cli.faults import invalid_document
 from nodeflow_sdk.cli.terminal import say
 from nodeflow_sdk.client import Client
-from nodeflow_sdk.sources import UnusableSource, packed
+from nodeflow_sdk.sources import SOURCE_INPUT, UnusableSource, packed
 from nodeflow_shared.errors import AlreadyExists, InvalidInput
-
-SOURCE_INPUT: Final = "source"
-"""The input that says where the source of a pipeline is stored."""
 
 InputsOption = Annotated[
     list[str] | None, typer.Option("--input", metavar="K=V", help="An input; repeatable. JSON where it wants JSON.")

@@ -4,7 +4,7 @@ Owns the conversation about one execution. Must not know which thread asks.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Container, Mapping
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -27,7 +27,7 @@ class Remote:
         client: Client,
         execution_id: str,
         *,
-        whole: Collection[str] = (),
+        whole: Container[str] = (),
         value: Callable[[Mapping[str, object]], object] = dict,
     ) -> None:
         self.client = client

@@ -5,7 +5,7 @@ Owns the decoding of artifacts and manifests. Must not know workflows.
 
 import base64
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from typing import Final, cast
 
 from nodeflow.common.v1.payload_pb2 import Payload
@@ -16,7 +16,7 @@ from nodeflow_sdk.payloads import JSON, from_json
 MANIFEST: Final = "application/vnd.nodeflow.manifest+json"
 
 
-async def read_outputs(client: Client, payload: Payload, whole: Collection[str]) -> dict[str, object]:
+async def read_outputs(client: Client, payload: Payload, whole: Container[str]) -> dict[str, object]:
     """Return the outputs by name; those named in `whole` may be references, which are downloaded."""
     outputs = cast("dict[str, object]", json.loads(await client.read(payload)) if payload.ByteSize() else {})
     return {name: await _resolved(client, value) if name in whole else value for name, value in outputs.items()}

@@ -5,6 +5,7 @@ Owns these conversations and the one home that they have in a process. Must not 
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from nodeflow.scheduler.v1.scheduler_service_pb2 import Submission
@@ -18,6 +19,7 @@ from nodeflow_sdk.running.home import Home
 from nodeflow_sdk.running.orders import Order, Submittable
 from nodeflow_sdk.running.remote import Remote
 from nodeflow_sdk.running.service import Service
+from nodeflow_sdk.sources import SOURCE_INPUT, packed
 from nodeflow_shared.errors import InvalidInput
 
 
@@ -81,8 +83,9 @@ class Runs:
 
     async def _start(self, workflow: Submittable, order: Order) -> Remote:
         async with self._judged(workflow, order.suite) as client:
+            inputs = await _with_source(client, workflow, order.inputs) if workflow.has_source else order.inputs
             execution = await client.submit(
-                _document(workflow), order.inputs, request_id=order.request_id, labels=order.labels
+                _document(workflow), inputs, request_id=order.request_id, labels=order.labels
             )
         return _remote(workflow, client, execution.execution_id)
 
@@ -115,7 +118,17 @@ class Runs:
 
 
 def _document(workflow: Submittable) -> WorkflowDocument:
-    return WorkflowDocument(source=workflow.source, content_type="application/json", directory=workflow.directory)
+    return WorkflowDocument(source=workflow.source, content_type=workflow.content_type, directory=workflow.directory)
+
+
+async def _with_source(client: Client, workflow: Submittable, inputs: Mapping[str, object]) -> Mapping[str, object]:
+    """Pack and store the source of a pipeline, unless the inputs have one; raises UnusableSource."""
+    described = (await client.validate(_document(workflow))).workflow
+    if not described.source_path or SOURCE_INPUT in inputs:
+        return inputs
+    with packed(Path(workflow.directory) / described.source_path) as source:
+        stored = await client.upload_file(source.archive, "application/x-tar")
+    return {**inputs, SOURCE_INPUT: {"digest": stored.digest, "size_bytes": stored.size_bytes}}
 
 
 def _remote(workflow: Submittable, client: Client, execution_id: str) -> Remote:

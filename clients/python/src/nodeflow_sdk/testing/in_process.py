@@ -10,13 +10,14 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from nodeflow_sdk.authoring.hints import to_json_value
 from nodeflow_sdk.authoring.node import Node
 from nodeflow_sdk.authoring.options import Duration, seconds_of
 from nodeflow_sdk.authoring.process import Process
 from nodeflow_sdk.client import Client
+from nodeflow_sdk.loaded import Document
 from nodeflow_sdk.running.handles import Execution
 from nodeflow_sdk.running.home import redirected
 from nodeflow_sdk.running.runs import Runs
@@ -57,11 +58,23 @@ class InProcess:
         """Virtual seconds since the beginning of the test."""
         return self._suite.now_s
 
-    def run(self, workflow: Workflow[..., R], /, *args: Any, **inputs: Any) -> R:
+    @overload
+    def run(self, workflow: Workflow[..., R], /, *args: Any, **inputs: Any) -> R: ...
+
+    @overload
+    def run(self, workflow: Document, /, **inputs: Any) -> dict[str, Any]: ...
+
+    def run(self, workflow: Workflow[..., Any] | Document, /, *args: Any, **inputs: Any) -> Any:
         """Run a workflow to its end; returns its result, raises NodeFailed as `workflow.run` does."""
         return workflow.run(*args, **inputs)
 
-    def start(self, workflow: Workflow[..., R], /, *args: Any, **inputs: Any) -> Execution[R]:
+    @overload
+    def start(self, workflow: Workflow[..., R], /, *args: Any, **inputs: Any) -> Execution[R]: ...
+
+    @overload
+    def start(self, workflow: Document, /, **inputs: Any) -> Execution[dict[str, Any]]: ...
+
+    def start(self, workflow: Workflow[..., Any] | Document, /, *args: Any, **inputs: Any) -> Execution[Any]:
         """Start a workflow; it goes on while anything is asked of it, or in `sleep`."""
         return workflow.start(*args, **inputs)
 
