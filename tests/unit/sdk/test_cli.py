@@ -269,3 +269,16 @@ async def test_a_python_program_is_not_taken_for_a_document(cli: Cli) -> None:
     done = await cli("run", "flow.py")
     assert (done.code, done.out) == (2, "")
     assert "flow.py is a Python program, not a workflow document; run it as such: python flow.py" in done.err
+
+
+async def test_an_option_before_a_command_that_would_not_heed_it_is_refused(cli: Cli) -> None:
+    for arguments, command in {
+        ("-o", "json", "graph", "workflow.yaml"): "graph",
+        ("--output", "json", "artifacts", "get", "@latest"): "artifacts get",
+        ("--context", "here", "init", "my-flows"): "init",
+        ("--address", "127.0.0.1:1", "context", "ls"): "context ls",
+    }.items():
+        done = await cli(*arguments)
+        assert (done.code, done.out) == (2, ""), arguments
+        assert f" says nothing to `nodeflow {command}`\ntry: nodeflow {command} --help" in done.err
+    assert (await cli("-o", "json", "artifacts", "ls", "@latest")).code == 0

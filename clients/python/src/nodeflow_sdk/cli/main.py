@@ -54,6 +54,27 @@ class CommandGroup(TyperGroup):
         except (Interrupted, KeyboardInterrupt):
             raise typer.Exit(ExitCode.INTERRUPTED) from None
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401  # as above
+        """Find the command; refuse an option before it that it would not heed."""
+        name, command, rest = super().resolve_command(ctx, args)
+        leaf: Any = command
+        path, words = str(name), list(rest)
+        while words and words[0] in getattr(leaf, "commands", {}):
+            path = f"{path} {words[0]}"
+            leaf = leaf.commands[words.pop(0)]
+        if not ctx.resilient_parsing and not hasattr(leaf, "commands"):
+            _refuse_unheeded(ctx, path, leaf)
+        return name, command, rest
+
+
+# Any: as above.
+def _refuse_unheeded(ctx: Any, path: str, leaf: Any) -> None:  # noqa: ANN401
+    known = {parameter.name for parameter in leaf.params}
+    for name in ctx.params:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in known:
+            raise usage_error(f"--{name} says nothing to `nodeflow {path}`", f"nodeflow {path} --help")
+
 
 app = typer.Typer(
     cls=CommandGroup,
