@@ -63,6 +63,10 @@ class Diary:
     tailed: list[Tailing] = field(default_factory=list)
     struck: Counter[str] = field(default_factory=Counter)
     """Faults by kind."""
+    effects: Counter[str] = field(default_factory=Counter)
+    """What they did, as the suite counts it."""
+    troubles: list[tuple[float, float]] = field(default_factory=list)
+    """From when to when something was wrong."""
 
     def note(self, who: str, what: str, execution_id: str = "") -> None:
         """Write down what somebody does."""

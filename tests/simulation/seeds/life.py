@@ -22,7 +22,7 @@ from tests.support.virtual_client import VirtualClient
 from nodeflow_sdk.audit.decoding import digest_of, execution_state, task_state
 from nodeflow_sdk.audit.history import History, Told, ToldTask, Watched, WatchedBatch
 from nodeflow_testing.virtual_loop import run
-from nodeflow_testing.virtual_suite import SCHEDULER, STATE_MANAGER, VirtualSuite
+from nodeflow_testing.virtual_suite import STATE_MANAGER, VirtualSuite
 
 TROUBLE_S: Final = 40.0
 """For about how long faults come."""
@@ -77,13 +77,14 @@ def live(seed: int) -> Life:
 async def _live(life: Life) -> None:
     chance = Random(f"{life.seed}")
     works = draw_works(chance)
-    slots, workers = chance.randrange(1, 5), chance.randrange(2, 4)
-    async with VirtualSuite(functions(), seed=life.seed, workers=workers, slots=slots) as suite:
+    slots, workers, schedulers = chance.randrange(1, 5), chance.randrange(2, 4), chance.choice([1, 1, 2])
+    async with VirtualSuite(functions(), seed=life.seed, workers=workers, schedulers=schedulers, slots=slots) as suite:
         suite.network.overhear = Overheard(life.diary).hear
+        life.diary.effects = suite.faults
         users = [User(suite, work, number, life.seed, life.diary) for number, work in enumerate(works, 1)]
         async with asyncio.TaskGroup() as group:
             living = [group.create_task(user.live(SUBMITTING_S), name=user.name) for user in users]
-            await Trouble(suite, chance, life.diary).come(TROUBLE_S)
+            await Trouble(suite, [user.name for user in users], chance, life.diary).come(TROUBLE_S)
             life.mended_s = asyncio.get_running_loop().time()
             life.diary.note("fault", "all is mended")
             _, restless = await asyncio.wait(living, timeout=REST_S)
@@ -110,7 +111,7 @@ async def _read(life: Life, suite: VirtualSuite, users: Sequence[User]) -> None:
             life.cancelled.add(user.execution_id)
         life.told[user.execution_id] = Reading(execution=await user.execution(), tasks=await user.tasks())
         life.output[user.execution_id] = await user.lines()
-    for name in (SCHEDULER, STATE_MANAGER):
+    for name in (*suite.schedulers, STATE_MANAGER):
         await suite.kill(name)
         await suite.restart(name)
     for user in users:
@@ -129,6 +130,7 @@ def _history_of(life: Life, suite: VirtualSuite) -> History:
         watched=tuple(_watched(each) for each in diary.watched),
         told=(*diary.told, *(_told(each) for each in life.told.values())),
         explained=tuple(diary.explained),
+        stop_within_ms=None,  # It depends on what was wrong meanwhile: see the verdict.
     )
 
 

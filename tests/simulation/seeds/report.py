@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from typing import Final
 
 import structlog
-from tests.simulation.seeds.faults import FAULTS_AT_LEAST, KINDS
+from tests.simulation.seeds.faults import EFFECTS, FAULTS_AT_LEAST, KINDS
 from tests.simulation.seeds.life import live
 from tests.simulation.seeds.story import story_of
 from tests.simulation.seeds.verdict import judge
@@ -38,6 +38,7 @@ class Report:
     tasks: int = 0
     virtual_s: float = 0.0
     struck: Counter[str] = field(default_factory=Counter)
+    effects: Counter[str] = field(default_factory=Counter)
     failed: list[int] = field(default_factory=list)
     stories: list[str] = field(default_factory=list)
 
@@ -48,12 +49,15 @@ class Report:
         self.tasks += other.tasks
         self.virtual_s += other.virtual_s
         self.struck += other.struck
+        self.effects += other.effects
         self.failed += other.failed
         self.stories = (self.stories + other.stories)[:STORIES]
 
     def missing(self) -> list[str]:
         """Return the kinds of faults that should have struck by now, and never did."""
-        return [kind for kind in KINDS if not self.struck[kind]] if self.seeds >= ALL_KINDS_AFTER else []
+        if self.seeds < ALL_KINDS_AFTER:
+            return []
+        return [kind for kind in KINDS if not self.struck[kind]] + [each for each in EFFECTS if not self.effects[each]]
 
 
 def keep_quiet() -> None:
@@ -78,6 +82,7 @@ def _report_on(seed: int) -> Report:
         tasks=sum(len(reading.tasks) for reading in life.told.values()),
         virtual_s=life.virtual_s,
         struck=life.diary.struck,
+        effects=Counter({name: life.diary.effects[name] for name in EFFECTS}),
     )
     if life.escaped is None:
         if report.tasks < TASKS_AT_LEAST:
@@ -117,11 +122,15 @@ def _reports(first: int, count: int, jobs: int) -> Generator[Report]:
 
 def summary_of(report: Report, seconds: float) -> str:
     """Say what happened, in lines."""
-    faults = ", ".join(f"{count} {kind}" for kind, count in sorted(report.struck.items()))
+    faults, effects = (
+        ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+        for counts in (report.struck, report.effects)
+    )
     counts = f"{report.executions} executions, {report.tasks} tasks, {report.virtual_s / 3600:.1f} virtual hours"
     lines = [
         f"{report.seeds} seeds in {seconds:.0f} s ({report.seeds / max(seconds, 0.001):.1f} per second): {counts}",
         f"{report.struck.total()} faults struck: {faults}",
+        f"of which the suite saw: {effects}",
         *(f"never struck: {kind}" for kind in report.missing()),
         f"violations in {len(report.failed)} seeds" + (f": {report.failed[:20]}" if report.failed else ""),
     ]

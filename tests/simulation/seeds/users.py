@@ -7,6 +7,7 @@ into any service.
 import asyncio
 import hashlib
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from random import Random
@@ -29,7 +30,7 @@ from nodeflow_shared.errors import (
     QuotaExceeded,
     Unavailable,
 )
-from nodeflow_testing.virtual_suite import SCHEDULER, VirtualSuite, address_of
+from nodeflow_testing.virtual_suite import VirtualSuite, address_of
 
 T = TypeVar("T")
 
@@ -57,7 +58,12 @@ class User:
         """Whether a cancellation was asked for."""
         self._chance = Random(f"{seed}/{self.name}")
         self._diary = diary
-        self._client = Client(suite.network.connect(address_of(SCHEDULER), source=self.name), patience_s=PATIENCE_S)
+        # Of several schedulers any may have the execution: whoever asks in vain asks the next one.
+        patience_s = 0.0 if len(suite.schedulers) > 1 else PATIENCE_S
+        self._clients = deque(
+            Client(suite.network.connect(address_of(name), source=self.name), patience_s=patience_s)
+            for name in suite.schedulers
+        )
         self.request_id = self._draw_request_id()
 
     async def live(self, within_s: float) -> None:
@@ -98,7 +104,7 @@ class User:
 
     async def _submit(self) -> execution_pb2.Execution:
         document = self.work.document()
-        execution = await self._patiently(lambda: self._client.submit(document, request_id=self.request_id))
+        execution = await self._patiently(lambda: self._clients[0].submit(document, request_id=self.request_id))
         body = hashlib.sha256(document.source).hexdigest()
         self._diary.acknowledge(Call.SUBMIT, execution.execution_id, self.request_id, body)
         self._diary.tell(execution)
@@ -115,7 +121,7 @@ class User:
         await self._pause(60)
         other = self.work.document(note="something else")
         try:
-            execution = await self._patiently(lambda: self._client.submit(other, request_id=self.request_id))
+            execution = await self._patiently(lambda: self._clients[0].submit(other, request_id=self.request_id))
         except AlreadyExists:
             return
         what = f"the same request_id with another body was accepted as {execution.execution_id}"
@@ -126,7 +132,7 @@ class User:
         self._diary.note(self.name, "cancels", self.execution_id)
         self.cancelled = True
         try:
-            execution = await self._patiently(lambda: self._client.cancel(self.execution_id, "no longer wanted"))
+            execution = await self._patiently(lambda: self._clients[0].cancel(self.execution_id, "no longer wanted"))
         except IllegalState:
             execution = await self._get()
             if execution.state not in FINAL - {lifecycle_pb2.EXECUTION_STATE_CANCELLED}:
@@ -153,19 +159,19 @@ class User:
 
     async def execution(self) -> execution_pb2.Execution:
         """Get the execution."""
-        return await self._patiently(lambda: self._client.get(self.execution_id))
+        return await self._patiently(lambda: self._clients[0].get(self.execution_id))
 
     async def tasks(self) -> list[execution_pb2.Task]:
         """List the tasks."""
 
         async def listed() -> list[execution_pb2.Task]:
-            return [task async for task in self._client.tasks(self.execution_id)]
+            return [task async for task in self._clients[0].tasks(self.execution_id)]
 
         return await self._patiently(listed)
 
     async def explain(self, task: int) -> Explained:
         """Ask why a task is where it is."""
-        explanation = await self._patiently(lambda: self._client.explain(self.execution_id, task))
+        explanation = await self._patiently(lambda: self._clients[0].explain(self.execution_id, task))
         reason = explanation_pb2.TaskReason.Name(explanation.reason)
         return Explained(execution_id=self.execution_id, task=task, reason=reason)
 
@@ -198,13 +204,13 @@ class User:
             async with asyncio.timeout(leave):
                 while not watched.ended:
                     try:
-                        async with aclosing(self._client.watch(self.execution_id, cursor)) as responses:
+                        async with aclosing(self._clients[0].watch(self.execution_id, cursor)) as responses:
                             async for response in responses:
                                 cursor = response.cursor
                                 watched.responses.append(response)
                         watched.ended = True
                     except TRY_AGAIN:
-                        await asyncio.sleep(RETRY_S)
+                        await self._ask_another()
         except TimeoutError:
             pass
         return cursor
@@ -219,13 +225,13 @@ class User:
         while not tailed.ended:
             request = TailLogsRequest(execution_id=self.execution_id, follow=follow, cursor=cursor)
             try:
-                async with aclosing(self._client.logs(request)) as responses:
+                async with aclosing(self._clients[0].logs(request)) as responses:
                     async for response in responses:
                         cursor = response.cursor
                         tailed.lines += response.lines
                 tailed.ended = True
             except TRY_AGAIN:
-                await asyncio.sleep(RETRY_S)
+                await self._ask_another()
 
     # ---------------------------------------------------------------------- patience
 
@@ -234,7 +240,11 @@ class User:
             try:
                 return await call()
             except TRY_AGAIN:
-                await asyncio.sleep(RETRY_S)
+                await self._ask_another()
+
+    async def _ask_another(self) -> None:
+        await asyncio.sleep(RETRY_S)
+        self._clients.rotate()
 
     async def _pause(self, longest_s: float) -> None:
         await asyncio.sleep(self._chance.uniform(0, self._chance.choice([0.05, 2, longest_s])))

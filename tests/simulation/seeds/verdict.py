@@ -16,6 +16,7 @@ from nodeflow_sdk.audit.checkers.findings import Violation
 from nodeflow_sdk.audit.decoding import digest_of as digest_of_payload
 from nodeflow_sdk.audit.decoding import execution_state, task_state
 from nodeflow_sdk.audit.history import Fact, Kind, State
+from nodeflow_testing.machine_clock import EPOCH_MS
 
 ENVIRONMENT: Final = frozenset(
     {
@@ -28,6 +29,9 @@ ENVIRONMENT: Final = frozenset(
     }
 )
 """Reasons of failures that are not the task's own doing."""
+
+STOP_S: Final = 20.0
+"""The longest lease (10 s), the grace time of tasks that are stopped (5 s), and time to find out."""
 
 Judge = Callable[[Life], Iterator[Violation]]
 
@@ -60,6 +64,34 @@ def all_is_at_rest(life: Life) -> Iterator[Violation]:
         reasons = [f"task {each.task}: {each.reason}" for each in life.diary.explained if each.execution_id == name]
         what = f"it is not over, and nothing stands in its way; {'; '.join(reasons) or 'no task is open'}"
         yield _violation("I4", name, what)
+
+
+def what_is_over_is_left_alone(life: Life) -> Iterator[Violation]:
+    """I5: when an execution is over, what still runs of it is stopped soon, as far as nothing is wrong meanwhile."""
+    over_ms = {
+        execution.execution_id: fact.time_ms
+        for execution in life.history.executions
+        for fact in execution.facts
+        if fact.kind is Kind.EXECUTION_FINISHED
+    }
+    for span in life.history.spans:
+        from_s = (over_ms.get(span.execution_id, span.begin_ms) - EPOCH_MS + life.history.clock_error_ms) / 1_000
+        until_s = life.virtual_s if span.end_ms is None else (span.end_ms - EPOCH_MS) / 1_000
+        if span.execution_id not in over_ms or until_s - from_s < STOP_S:
+            continue
+        calm_s = _calm_s(life, from_s, until_s)
+        if calm_s > STOP_S:
+            what = f"{span.worker} works on attempt {span.attempt} for {calm_s:.1f} s after its execution's end"
+            yield _violation("I5", span.execution_id, what, span.task)
+
+
+def _calm_s(life: Life, from_s: float, until_s: float) -> float:
+    """For how long between two moments nothing was wrong."""
+    calm_s, at_s = 0.0, from_s
+    for began_s, ended_s in sorted(life.diary.troubles):
+        calm_s += max(0.0, min(began_s, until_s) - at_s)
+        at_s = max(at_s, min(ended_s, until_s))
+    return calm_s + max(0.0, until_s - at_s)
 
 
 def a_replay_tells_the_same(life: Life) -> Iterator[Violation]:
@@ -209,6 +241,7 @@ QUESTIONS: Final[Sequence[Judge]] = (
     promises_hold,
     users_are_content,
     all_is_at_rest,
+    what_is_over_is_left_alone,
     a_replay_tells_the_same,
     watchers_were_told_the_same,
     tails_gave_everything,
