@@ -59,8 +59,10 @@ class Deed:
 
 
 def act(arguments: dict[str, Any], attempt: int) -> tuple[float, Scripted]:
-    """Do what the deed in the arguments says. For VirtualSuite."""
-    deed = Deed(**arguments["deed"])
+    """Do what the deed in the arguments says, or in a process's environment, where it is text. For VirtualSuite."""
+    arguments = arguments.get("env", arguments)
+    written = arguments["deed"]
+    deed = Deed(**(json.loads(written) if isinstance(written, str) else written))
     item = arguments.get("item")
     prints = [line_of(deed, item, attempt, number) for number in range(1, deed.prints + 1)]
     if attempt <= deed.fails or deed.never_succeeds(item):

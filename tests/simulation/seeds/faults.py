@@ -148,17 +148,22 @@ async def drain(trouble: Trouble) -> Strike | None:
 
 
 async def pause(trouble: Trouble) -> Strike | None:
-    """A process stands still, with its whole machine if it is a worker, and goes on as if nothing had been."""
+    """A process stands still, perhaps with its whole machine if it is a worker, and goes on as if nothing had been."""
     name = trouble.draw_process()
     if name is None:
         return None
-    trouble.suite.pause(name, runners=name in trouble.suite.spans_by_worker)
+    whole = name in trouble.suite.spans_by_worker and trouble.chance.random() < 0.5
+    trouble.suite.pause(name, runners=whole)
 
     async def resume() -> None:
         trouble.suite.resume(name)
         trouble.release(name)
 
-    return Strike(what=f"{name} stands still", lasts_s=trouble.draw_span(1, 8, 20, 60, 150), mend=resume)
+    return Strike(
+        what=f"{name} stands still{' as a whole' if whole else ''}",
+        lasts_s=trouble.draw_span(1, 8, 20, 60, 150),
+        mend=resume,
+    )
 
 
 async def clock_jump(trouble: Trouble) -> Strike | None:

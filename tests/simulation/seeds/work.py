@@ -37,6 +37,8 @@ class Node:
     """The node whose list it is mapped over."""
     map_list: tuple[int, ...] | None = None
     """The list it is mapped over, if it stands in the document."""
+    process: bool = False
+    """A process does its deed, not a function."""
     attempts: int = 1
     backoff: Mapping[str, object] = field(default_factory=dict)
     timeout_s: int | None = None
@@ -91,10 +93,17 @@ class Work:
         return WorkflowDocument(source=json.dumps(source).encode(), content_type="application/json")
 
     def _node(self, node: Node) -> dict[str, object]:
-        arguments: dict[str, object] = {"deed": node.deed.arguments()}
+        deed = node.deed.arguments()
+        arguments: dict[str, object] = {"deed": json.dumps(deed) if node.process else deed}
         for place in node.values:
             arguments[f"v{place:04}"] = f"${{nodes.{self.nodes[place].name}.output}}"
-        written: dict[str, object] = {"function": node.function, "with": arguments}
+        if node.mapped:
+            arguments["item"] = "${item}"
+        written: dict[str, object] = (
+            {"process": {"command": [node.function], "env": arguments}}
+            if node.process
+            else {"function": node.function, "with": arguments}
+        )
         if node.needs:
             written["needs"] = [self.nodes[place].name for place in node.needs]
         if node.when is not None:
@@ -105,8 +114,6 @@ class Work:
             written["map"] = f"${{nodes.{self.nodes[node.map_of].name}.output}}"
         elif node.map_list is not None:
             written["map"] = list(node.map_list)
-        if node.mapped:
-            arguments["item"] = "${item}"
         if node.attempts > 1:
             written["retry"] = {"attempts": node.attempts, "backoff": dict(node.backoff)}
         if node.timeout_s is not None:
@@ -166,6 +173,8 @@ def _draw_node(chance: Random, place: int, parents: Sequence[int], before: Seque
         when=_draw_condition(chance, parents, before),
         map_of=map_of,
         map_list=map_list,
+        # An environment holds no artifacts.
+        process=chance.random() < 0.1 and not any(before[each].deed.bulk for each in parents),
         attempts=attempts,
         backoff={
             "initial": f"{chance.choice([10, 200, 1_000, 4_000])}ms",

@@ -5,9 +5,10 @@ it is.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Final, TypeVar
 
 import nodeflow_worker.bootstrap
@@ -20,7 +21,7 @@ from nodeflow_testing.memory_journal import Kept, MemoryJournal
 from nodeflow_testing.memory_sessions import MemorySessions
 from nodeflow_testing.scripted_processes import ScriptedProcesses
 from nodeflow_testing.virtual_loop import VirtualLoop
-from nodeflow_testing.virtual_runners import VirtualRunners
+from nodeflow_testing.virtual_runners import Span, VirtualRunners
 from nodeflow_worker.ports import Processes
 
 T = TypeVar("T")
@@ -63,6 +64,12 @@ class WorkerMachine:
         """The runners' life, not the agent's: a paused agent's runners go on."""
         self.lives: list[VirtualRunners] = []
         self.processes: list[ScriptedProcesses] = []
+        self._standstills: list[tuple[float, float]] = []
+
+    @property
+    def spans(self) -> list[Span]:
+        """What was at work when, in all lives; not while the machine stood still."""
+        return [each for life in self.executors for span in life.spans for each in self._at_work(span)]
 
     def builder(self, name: str, network: LoopbackNetwork, clock: MachineClock) -> Builder:
         """Return what builds the worker for its next life."""
@@ -93,6 +100,7 @@ class WorkerMachine:
 
     def crash(self) -> None:
         """Runners and processes die with their agent."""
+        self.resume()
         self.life.end()
         self.lives[-1].kill_all()
         for each in self.processes[-1:]:
@@ -103,6 +111,27 @@ class WorkerMachine:
     def executors(self) -> Sequence[VirtualRunners | ScriptedProcesses]:
         """What has executed tasks, in all lives."""
         return [*self.lives, *self.processes]
+
+    def pause(self) -> None:
+        """Runners and processes stand still."""
+        self.life.pause()
+        self._standstills.append((self._loop.time(), inf))
+
+    def resume(self) -> None:
+        """They go on."""
+        if self.life.paused:
+            self._standstills[-1] = (self._standstills[-1][0], self._loop.time())
+            self.life.resume()
+
+    def _at_work(self, span: Span) -> Iterator[Span]:
+        """Cut out of a span when its machine stood still; what ends as soon as that is over was not at work again."""
+        for began_s, ended_s in self._standstills:
+            if span.began_s < ended_s and began_s < span.ended_s:
+                yield replace(span, ended_s=began_s)
+                if span.ended_s <= ended_s:
+                    return
+                span = replace(span, began_s=ended_s)
+        yield span
 
 
 class Process:

@@ -157,6 +157,11 @@ class VirtualRunners:
         for runner in list(self._runners.values()):
             runner.die_now("closed", killed=True)
 
+    def end_all(self, cause: str) -> None:
+        """All runners are killed, by someone else than their agent, which is told."""
+        for runner in list(self._runners.values()):
+            runner.die_now(cause, killed=True)
+
     def crash(self, runner: int, cause: str = "it was ended by SIGSEGV") -> None:
         """Let a runner die by itself, now."""
         self._runners[runner].die(cause, killed=False)

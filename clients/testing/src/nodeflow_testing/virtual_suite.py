@@ -126,9 +126,7 @@ class VirtualSuite:
     @property
     def spans_by_worker(self) -> dict[str, list[Span]]:
         """The same, by worker, over all its lives."""
-        return {
-            name: [each for life in worker.executors for each in life.spans] for name, worker in self._workers.items()
-        }
+        return {name: worker.spans for name, worker in self._workers.items()}
 
     def together(self) -> list[tuple[Span, Span]]:
         """Return what no engine may let happen: spans of one task that overlap, on any workers."""
@@ -215,14 +213,14 @@ class VirtualSuite:
         """
         self._processes[name].pause()
         if runners:
-            self._workers[name].life.pause()
+            self._workers[name].pause()
         self.faults["pause"] += 1
 
     def resume(self, name: str) -> None:
         """Let a process go on: all that became due meanwhile happens now, in its order."""
         self._processes[name].resume()
         if name in self._workers:
-            self._workers[name].life.resume()
+            self._workers[name].resume()
 
     def paused(self, name: str) -> bool:
         """Whether a process is paused."""
@@ -322,9 +320,8 @@ class VirtualSuite:
 
 def _scripted(functions: Mapping[str, Simulated]) -> Equip:
     def equip(context: Context, clock: MachineClock) -> Equipment:
-        return Equipment(
-            runners=VirtualRunners(functions, context=context, clock=clock),
-            processes=ScriptedProcesses(functions, context),
-        )
+        runners = VirtualRunners(functions, context=context, clock=clock)
+        processes = ScriptedProcesses(functions, context, runners=runners, clock=clock)
+        return Equipment(runners=runners, processes=processes)
 
     return equip
