@@ -149,7 +149,7 @@ class LogRelay:
     async def flush(self) -> None:
         """Wait until all that attempts had written when this was called is stored, by all workers that are there."""
         async with asyncio.TaskGroup() as group:
-            for session_id in self._expected():
+            for session_id in sorted(self._expected()):
                 group.create_task(self._flush(session_id), name=f"worker-manager.flush.{session_id}")
 
     def drain(self) -> None:
