@@ -269,7 +269,14 @@ BROKEN_PROMISES: dict[str, list[tuple[History, *tuple[str, ...]]]] = {
     "I6": [
         (
             seen(
-                spans=(span(ITEM, 6_000, 8_000), span(OTHER_ITEM, 7_000, 7_100)),
+                spans=(span(ITEM, 6_000, 8_000), span(OTHER_ITEM, 7_000, 7_100), span(SUM, 10_000, 10_500)),
+                slots=(Slots(worker="w", slots=1),),
+            ),
+            "I6 worker w: 2 attempts are at work in 1 slots at 7000 ms",
+        ),
+        (
+            seen(
+                spans=(span(ITEM, 6_000, 8_000), span(OTHER_ITEM, 7_000, 8_000), span(LIST, 7_500, 8_000)),
                 slots=(Slots(worker="w", slots=1),),
             ),
             "I6 worker w: 2 attempts are at work in 1 slots at 7000 ms",
@@ -335,6 +342,20 @@ BROKEN_PROMISES: dict[str, list[tuple[History, *tuple[str, ...]]]] = {
                 )
             ),
             "I8 shard 0: 13 offsets are there twice, the first of them is 0",
+        ),
+        (
+            History(executions=altered(3, offset=20).executions),
+            "I8 e, task 1, sequence 5: offset 4 comes after offset 20",
+            "I8 shard 0: the event at offset 20 is 9000 ms before the one before it",
+        ),
+        (
+            History(executions=altered(4, offset=3).executions),
+            "I8 e, task 1, sequence 5: offset 3 comes after offset 3",
+            "I8 shard 0: 1 offsets are there twice, the first of them is 3",
+        ),
+        (
+            seen(watched=(with_fields(watched(ALL), execution_id="f"),)),
+            "I8 f: a watcher was told of it, and there is no such execution",
         ),
         (
             seen(watched=(watched(ALL[:-1]),)),

@@ -73,6 +73,11 @@ def test_attempts_are_derived_from_the_events() -> None:
     ]
 
 
+def test_an_attempt_that_another_one_followed_without_its_end_is_told_too() -> None:
+    broken = log(started(), queued(LIST), queued(LIST, 2), state=State.RUNNING)
+    assert [(each.attempt, each.end) for each in attempts_of(broken.executions[0])] == [(1, None), (2, None)]
+
+
 def test_executions_are_read_back_as_they_were() -> None:
     executions = [GOOD.executions[0], RETRIED.executions[0]]
     histories = read(written(*executions))
