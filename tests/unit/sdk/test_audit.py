@@ -96,3 +96,11 @@ async def test_an_execution_that_waits_for_something_is_asked_for_what(fakes: Fa
     assert await violations(cli) == [
         "I4 it is not over, no attempt of it lasts or is due, and nothing says what it waits for"
     ]
+
+
+@pytest.mark.parametrize("command", ["audit", "export"])
+async def test_a_log_of_a_newer_version_is_refused_in_words(fakes: FakeServices, cli: Cli, command: str) -> None:
+    fakes.scheduler.exported = exported(LogRecord())
+    done = await cli(command, "@latest")
+    assert done.code == 2
+    assert done.err == "error: the log has a record of a kind that this version does not know; use a newer nodeflow\n"

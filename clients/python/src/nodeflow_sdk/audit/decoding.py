@@ -14,6 +14,7 @@ from nodeflow.scheduler.v1.scheduler_service_pb2 import ExportExecutionResponse
 from nodeflow.scheduler.v1.workflow_pb2 import Workflow
 
 from nodeflow_sdk.audit.history import NO_TASK, ExecutionHistory, Fact, Graph, Items, Kind, Node, State, Submission
+from nodeflow_shared.errors import InvalidInput
 
 _EXECUTION_STATES: Final = {
     number: State(name.removeprefix("EXECUTION_STATE_")) for name, number in ExecutionState.items() if number
@@ -21,7 +22,7 @@ _EXECUTION_STATES: Final = {
 _TASK_STATES: Final = {number: State(name.removeprefix("TASK_STATE_")) for name, number in TaskState.items() if number}
 
 
-class UnknownRecord(ValueError):
+class UnknownRecord(InvalidInput):
     """The log has a record of a kind that this version does not know."""
 
 
