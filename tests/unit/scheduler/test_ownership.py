@@ -3,188 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
-from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as manager_pb2
 from tests.unit.scheduler.making import Caller, chain, report, submit, updates
+from tests.unit.scheduler.replica import SHARDS, TIMEOUT_S, Replica
 
-from nodeflow_scheduler.domain.core import Core
 from nodeflow_scheduler.domain.execution import Execution
-from nodeflow_scheduler.domain.messages import AttemptRef, Input, Lease, ShardWrite, Tick
+from nodeflow_scheduler.domain.messages import Tick
 from nodeflow_scheduler.domain.values import Stored
-from nodeflow_scheduler.domain.workflow import Workflow
-from nodeflow_scheduler.driver import PENDING_TURNS, Driver
-from nodeflow_scheduler.outage import Outage
-from nodeflow_scheduler.ownership import LOOK_AGAIN_S, Ownership
-from nodeflow_scheduler.ports import Compiled, Granted, LoggedChunk, Prepared
-from nodeflow_shared.clock import LoopClock
+from nodeflow_scheduler.driver import PENDING_TURNS, TURN_BYTES
+from nodeflow_scheduler.ownership import LOOK_AGAIN_S
 from nodeflow_shared.errors import Unavailable
-from nodeflow_shared.streams import Inbox
 from nodeflow_testing.virtual_loop import run
-
-SHARDS = 4
-TIMEOUT_S = 10.0
-NO_EXECUTIONS: tuple[Execution, ...] = ()
-NO_CHUNKS: tuple[LoggedChunk, ...] = ()
-NO_PIECES: tuple[bytes, ...] = ()
-
-
-class Leases:
-    """Leases of a store: who asks gets what no other holds."""
-
-    def __init__(self) -> None:
-        self.others: set[int] = set()
-        self.lost: frozenset[int] = frozenset()
-        self.reachable = True
-        self.token = 0
-        self.acquired: list[list[int]] = []
-        self.renewals = 0
-        self.released: list[int] = []
-
-    async def acquire(self, shards: Sequence[int]) -> Granted:
-        free = [shard for shard in shards or range(SHARDS) if shard not in self.others]
-        self.token += 1
-        self.acquired.append(free)
-        return Granted(leases=[Lease(shard, self.token, 0) for shard in free], shard_count=SHARDS, timeout_s=TIMEOUT_S)
-
-    async def renew(self, leases: Sequence[Lease]) -> tuple[frozenset[int], float]:
-        if not self.reachable:
-            raise Unavailable("the store is away")
-        self.renewals += 1
-        lost, self.lost = self.lost, frozenset()
-        return lost, TIMEOUT_S
-
-    async def release(self, leases: Sequence[Lease]) -> None:
-        self.released = [lease.shard for lease in leases]
-
-
-class Log:
-    """A log that answers when it is told to, with the refusals that it is told."""
-
-    def __init__(self) -> None:
-        self.waiting: list[asyncio.Future[frozenset[int]]] = []
-        self.tokens: list[int] = []
-        self.prompt = True
-
-    def append(self, writes: Sequence[ShardWrite]) -> Awaitable[frozenset[int]]:
-        self.tokens += [write.token for write in writes]
-        answer: asyncio.Future[frozenset[int]] = asyncio.get_running_loop().create_future()
-        if self.prompt:
-            answer.set_result(frozenset())
-        else:
-            self.waiting.append(answer)
-        return answer
-
-    def forget(self, shards: frozenset[int]) -> None:
-        pass
-
-
-class Nothing:
-    """A journal, artifacts and compiled workflows of which there are none; `answers` tells when that is said."""
-
-    def __init__(self) -> None:
-        self.asked, self.answers = asyncio.Event(), asyncio.Event()
-        self.answers.set()
-
-    async def open_executions(self, leases: Sequence[Lease], compiled: Compiled) -> AsyncIterator[Execution]:
-        for each in NO_EXECUTIONS:
-            yield each
-
-    async def execution(self, execution_id: str, compiled: Compiled) -> Execution:
-        raise AssertionError
-
-    async def chunks(self, execution_id: str, after_sequence: int) -> AsyncIterator[LoggedChunk]:
-        for each in NO_CHUNKS:
-            yield each
-
-    async def workflow(self, tenant: str, revision: str) -> Workflow:
-        raise AssertionError
-
-    async def keep(self, tenant: str, value: Stored) -> None:
-        raise AssertionError
-
-    async def fetch(self, tenant: str, digest: str, limit_bytes: int) -> bytes:
-        raise AssertionError
-
-    async def missing(self, tenant: str, digests: Collection[str]) -> set[str]:
-        self.asked.set()
-        await self.answers.wait()
-        return set(digests)
-
-    async def stream(self, tenant: str, digest: str) -> AsyncIterator[bytes]:
-        for each in NO_PIECES:
-            yield each
-
-
-class Workers:
-    """Worker-managers that only hear of claims."""
-
-    def __init__(self) -> None:
-        self.claims: list[list[int]] = []
-
-    def claim(self, leases: Sequence[Lease]) -> None:
-        self.claims.append(sorted(lease.shard for lease in leases))
-
-    def assign(self, manager: str, session_id: str, generation: int, prepared: Sequence[Prepared]) -> None:
-        raise AssertionError
-
-    def acknowledge(self, manager: str, acks: Mapping[str, list[int]]) -> None:
-        raise AssertionError
-
-    def stop(self, manager: str, stops: Mapping[str, list[AttemptRef]]) -> None:
-        raise AssertionError
-
-    def answer(self, manager: str, answer: manager_pb2.DependencyAnswer) -> None:
-        raise AssertionError
-
-
-class Replica:
-    """A scheduler's driver and ownership on these doubles."""
-
-    def __init__(self) -> None:
-        clock, nothing = LoopClock(1_000_000), Nothing()
-        self.artifacts = nothing
-        inbox: Inbox[Input] = Inbox(100)
-        self.leases, self.log, self.workers = Leases(), Log(), Workers()
-        self.core = Core(["wm"])
-        self.driver = Driver(
-            core=self.core,
-            inbox=inbox,
-            log=self.log,
-            workers=self.workers,
-            artifacts=nothing,
-            clock=clock,
-            outage=Outage(),
-        )
-        self.ownership = Ownership(
-            driver=self.driver,
-            leases=self.leases,
-            journal=nothing,
-            compiled=nothing,
-            log=self.log,
-            workers=self.workers,
-            clock=clock,
-        )
-
-    @property
-    def served(self) -> list[int]:
-        return sorted(self.core.ledger.leases)
-
-    async def submit(self, name: str, shard: int) -> Caller:
-        """Submits, and lets the turn be decided."""
-        caller = Caller()
-        self.driver.inbox.push(submit(chain(1), name, shard=shard, caller=caller))
-        await asyncio.sleep(0.001)
-        return caller
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        async with asyncio.TaskGroup() as group:
-            work = [group.create_task(self.driver.run()), group.create_task(self.ownership.run())]
-            yield
-            for task in work:
-                task.cancel()
 
 
 def scenario(test: Callable[[Replica], Awaitable[None]]) -> None:
@@ -302,5 +132,51 @@ def test_what_is_released_is_neither_written_to_nor_acquired_again() -> None:
         assert isinstance(late.only, Unavailable)
         assert len(replica.leases.acquired) == 1
         assert replica.log.tokens == [1]
+
+    scenario(test)
+
+
+def test_a_release_waits_for_all_that_has_come_in_however_many_turns_that_takes() -> None:
+    async def test(replica: Replica) -> None:
+        await replica.ownership.ready.wait()
+        callers = [Caller() for _ in range(3)]
+        for number, caller in enumerate(callers):
+            replica.driver.inbox.push(submit(chain(1), f"e{number}", shard=1, caller=caller), TURN_BYTES)
+        await replica.ownership.release()
+        assert replica.served == [], "decided before the shards are given back"
+        assert [type(caller.only) for caller in callers] == [Execution, Execution, Unavailable]
+        assert replica.leases.released == [0, 1, 2, 3]
+
+    scenario(test)
+
+
+def test_an_outage_that_only_a_renewal_met_ends_with_the_next_one_that_succeeds() -> None:
+    """Nothing else is written by a scheduler that is idle: it would refuse everything from then on."""
+
+    async def test(replica: Replica) -> None:
+        await replica.ownership.ready.wait()
+        replica.leases.full = True
+        await asyncio.sleep(TIMEOUT_S / 3)
+        assert replica.driver.outage.error is not None
+        replica.leases.full = False
+        await asyncio.sleep(TIMEOUT_S / 3)
+        assert replica.driver.outage.error is None
+        assert replica.served == [0, 1, 2, 3]
+
+    scenario(test)
+
+
+def test_a_renewal_that_succeeds_is_no_end_of_an_outage_while_a_turn_waits_for_the_log() -> None:
+    """A full disk may have room for a lease, and none for events."""
+
+    async def test(replica: Replica) -> None:
+        await replica.ownership.ready.wait()
+        replica.log.prompt = False
+        await replica.submit("e1", 1)
+        replica.driver.outage.note(Unavailable("the database is full", reason="DISK_FULL"))
+        renewals = replica.leases.renewals
+        await asyncio.sleep(TIMEOUT_S)
+        assert replica.leases.renewals > renewals
+        assert replica.driver.outage.error is not None
 
     scenario(test)

@@ -5,6 +5,8 @@ Knows the questions as they travel, and no worker-manager: `adapters/workers.py`
 
 from __future__ import annotations
 
+import asyncio
+
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as manager_pb2
 
 from nodeflow_scheduler.domain.execution import Execution
@@ -15,6 +17,9 @@ from nodeflow_scheduler.wire.dependencies import dependency_list
 from nodeflow_shared.errors import IllegalState, NodeflowError, Unavailable
 from nodeflow_shared.status import to_status
 from nodeflow_shared.streams import Inbox
+
+COMMIT_TIMEOUT_S = 5.0
+"""How long answers wait for the log. Questions that nobody waits for any more would pile up behind them."""
 
 
 class Answering:
@@ -31,11 +36,15 @@ class Answering:
             questions = await self._questions.drain()
             answers = [self._answer(each.message) for each in questions]
             try:
-                await self._driver.committed()
+                async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                    await self._driver.committed()
             except Unavailable as error:
                 answers = [_refusal(each.message, error) for each in questions]
+            except TimeoutError:
+                away = Unavailable("the log does not answer at the moment; ask again", retry_after_s=0.5)
+                answers = [_refusal(each.message, away) for each in questions]
             for question, answer in zip(questions, answers, strict=True):
-                self._workers.answer(question.manager, answer)
+                self._workers.answer(question, answer)
 
     def _answer(self, question: manager_pb2.DependencyQuestion) -> manager_pb2.DependencyAnswer:
         request = question.request

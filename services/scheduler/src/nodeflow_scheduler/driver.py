@@ -87,10 +87,10 @@ class Driver:
         self._clock = clock
         self._pending: deque[_Pending] = deque()
         self._decided = asyncio.Event()
-        self._deciding = False
-        """Whether a turn has taken its inputs, and is not decided yet."""
-        self._turns = 0
-        """How many turns were decided."""
+        self._deciding = 0
+        """How many inputs a turn has taken that is not decided yet."""
+        self._inputs = 0
+        """How many inputs were decided about."""
         self._turned = asyncio.Event()
         """Set for a moment after each."""
         self._refusals = 0
@@ -116,7 +116,7 @@ class Driver:
             while len(self._pending) >= PENDING_TURNS:
                 await self._pending[0].over.wait()
             inputs = await self.inbox.drain(TURN_BYTES)
-            self._deciding = True
+            self._deciding = len(inputs)
             await self._verification.verify(inputs)
             turn = self.core.step(inputs, self._clock.now_ms())
             if turn.shards_lost:
@@ -127,8 +127,8 @@ class Driver:
             self._decided.set()
             self._hand_out()
             self._set_timer()
-            self._deciding = False
-            self._turns += 1
+            self._deciding = 0
+            self._inputs += len(inputs)
             self._turned.set()
             self._turned.clear()
 
@@ -150,10 +150,15 @@ class Driver:
 
     async def quiet(self) -> None:
         """Waits until all that has arrived by now is decided, and answered by the log."""
-        due = self._turns + self._deciding + (len(self.inbox) > 0)  # A turn takes all that has arrived.
-        while self._turns < due:
+        due = self._inputs + self._deciding + len(self.inbox)  # They are taken in order.
+        while self._inputs < due:
             await self._turned.wait()
         await self.settled()
+
+    @property
+    def waits_for_log(self) -> bool:
+        """Whether something was decided that the log has not answered yet."""
+        return bool(self._pending)
 
     def is_pending(self, execution_id: str) -> bool:
         """Whether something was decided about an execution that the log has not answered yet."""

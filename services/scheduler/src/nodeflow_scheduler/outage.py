@@ -12,7 +12,7 @@ REASONS = frozenset({"DISK_FULL", "STORE_FAILED"})
 
 
 class Outage:
-    """Begins with a refused write, and ends with a write that is answered. Leases are renewed all the time."""
+    """Begins with a refused write, and ends with a write that is answered: of leases, if nothing else is written."""
 
     def __init__(self) -> None:
         self.error: NodeflowError | None = None

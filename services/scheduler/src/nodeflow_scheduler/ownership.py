@@ -172,6 +172,8 @@ class Ownership:
             if self._clock.monotonic() >= self._expires_at:
                 self._lose(held, frozenset(held))
             return RETRY_S
+        if not self._driver.waits_for_log:  # which knows better: a full disk may have room for leases, none for events
+            self._driver.outage.over()
         self._expires_at = asked_at + timeout_s * (1 - MARGIN)
         self._lose(held, lost)
         return self._timeout_s / 4

@@ -242,6 +242,8 @@ class Question:
     """What a worker asks, and the worker-manager that passed it on. It is as it travels; `answering.py` reads it."""
 
     manager: str
+    attachment: int
+    """Over which of our streams to that one: its numbers are its own, and begin anew when it does."""
     message: manager_pb2.DependencyQuestion
 
 
@@ -267,6 +269,6 @@ class Workers(Protocol):
         """Tells sessions which attempts to stop."""
         ...
 
-    def answer(self, manager: str, answer: manager_pb2.DependencyAnswer) -> None:
+    def answer(self, question: Question, answer: manager_pb2.DependencyAnswer) -> None:
         """Answers a question. One that came over an earlier stream is nobody's any more, and the answer is dropped."""
         ...

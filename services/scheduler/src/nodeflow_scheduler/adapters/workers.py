@@ -88,9 +88,9 @@ class GrpcWorkers:
         """See the port."""
         self._links[manager].stop(stops)
 
-    def answer(self, manager: str, answer: manager_pb2.DependencyAnswer) -> None:
+    def answer(self, question: Question, answer: manager_pb2.DependencyAnswer) -> None:
         """See the port."""
-        self._links[manager].answer(answer)
+        self._links[question.manager].answer(question, answer)
 
 
 class ManagerLink:
@@ -167,8 +167,10 @@ class ManagerLink:
             else:
                 self._last_bytes += size
 
-    def answer(self, answer: manager_pb2.DependencyAnswer) -> None:
+    def answer(self, question: Question, answer: manager_pb2.DependencyAnswer) -> None:
         """Answers a question. Nothing follows it in its message, for it may be large."""
+        if question.attachment != self._attachment:
+            return
         request = self._request(_ANSWERS)
         if request is not None:
             request.answers.append(answer)
@@ -254,4 +256,4 @@ class ManagerLink:
         if response.attached:
             push(ManagerAttached(manager=self._name))
         for question in response.questions:
-            self._questions.push(Question(manager=self._name, message=question))
+            self._questions.push(Question(manager=self._name, attachment=self._attachment, message=question))
