@@ -21,19 +21,21 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.seeds < 1 or arguments.jobs < 1:
         parser.error("at least one seed and one job are needed")
-    said_at = [0.0]
+    said_at, told = 0.0, 0
 
     def on_progress(report: Report, seconds: float) -> None:
-        if seconds - said_at[0] >= SECONDS_BETWEEN_LINES and report.seeds < arguments.seeds:
-            said_at[0] = seconds
+        nonlocal said_at, told
+        for story in report.stories[told:]:
+            print(story, end="\n\n", flush=True)
+        told = len(report.stories)
+        if seconds - said_at >= SECONDS_BETWEEN_LINES and report.seeds < arguments.seeds:
+            said_at = seconds
             per_s = report.seeds / seconds
-            failed = f"violations in {len(report.failed)}" if report.failed else "no violation"
+            failed = f"violations in {report.failed[:10]}" if report.failed else "no violation"
             print(f"{report.seeds} of {arguments.seeds} seeds, {per_s:.1f} per second, {failed}", file=sys.stderr)
 
     keep_quiet()
     report, seconds = simulate(arguments.first, arguments.seeds, arguments.jobs, on_progress)
-    for story in report.stories:
-        print(story, end="\n\n")
     print(summary_of(report, seconds))
     return 1 if report.failed or report.missing() else 0
 

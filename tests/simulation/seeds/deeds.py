@@ -48,9 +48,9 @@ class Deed:
     prints: int = 0
     """Lines that an attempt writes while it runs."""
 
-    def arguments(self) -> dict[str, object]:
-        """Return the deed as an argument of a function."""
-        return asdict(self)
+    def written(self) -> str:
+        """Return the deed as an argument: as text, which a scheduler need not look into."""
+        return json.dumps(asdict(self), separators=(",", ":"))
 
     def never_succeeds(self, item: object) -> bool:
         """Whether no number of attempts is enough."""
@@ -59,10 +59,9 @@ class Deed:
 
 
 def act(arguments: dict[str, Any], attempt: int) -> tuple[float, Scripted]:
-    """Do what the deed in the arguments says, or in a process's environment, where it is text. For VirtualSuite."""
+    """Do what the deed in the arguments says, or in a process's environment. For VirtualSuite."""
     arguments = arguments.get("env", arguments)
-    written = arguments["deed"]
-    deed = Deed(**(json.loads(written) if isinstance(written, str) else written))
+    deed = Deed(**json.loads(arguments["deed"]))
     item = arguments.get("item")
     prints = [line_of(deed, item, attempt, number) for number in range(1, deed.prints + 1)]
     if attempt <= deed.fails or deed.never_succeeds(item):

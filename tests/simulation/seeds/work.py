@@ -93,8 +93,7 @@ class Work:
         return WorkflowDocument(source=json.dumps(source).encode(), content_type="application/json")
 
     def _node(self, node: Node) -> dict[str, object]:
-        deed = node.deed.arguments()
-        arguments: dict[str, object] = {"deed": json.dumps(deed) if node.process else deed}
+        arguments: dict[str, object] = {"deed": node.deed.written()}
         for place in node.values:
             arguments[f"v{place:04}"] = f"${{nodes.{self.nodes[place].name}.output}}"
         if node.mapped:

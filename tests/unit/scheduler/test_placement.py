@@ -6,7 +6,7 @@ from tests.unit.scheduler.making import workflow
 
 from nodeflow_scheduler.domain.events import ExecutionStarted, TasksQueued
 from nodeflow_scheduler.domain.execution import Execution
-from nodeflow_scheduler.domain.placement import Grant, Key, Placement, Session
+from nodeflow_scheduler.domain.placement import WITHHELD_MS, Grant, Key, Placement, Session
 
 
 def execution_of(count: int, execution_id: str = "e", shard: int = 0) -> Execution:
@@ -74,9 +74,9 @@ def test_a_refusal_gives_back_what_the_session_answered_for_and_nothing_else() -
     placement, execution = placed(2, ("a", 2, 0), ("b", 1, 0))
     placement.sessions["b"].slots = 0
     assert handed(placement) == {"a": [0, 1]}
-    assert placement.on_refused("b", [key(0)]) == set()
-    assert placement.on_refused("a", [key(1), ("other", 0, 1)]) == {key(1)}
-    assert placement.on_refused("a", [key(1)]) == set()
+    assert placement.on_refused("b", [key(0)], 0) == set()
+    assert placement.on_refused("a", [key(1), ("other", 0, 1)], 0) == {key(1)}
+    assert placement.on_refused("a", [key(1)], 0) == set()
     assert placement.sessions["a"].live == {key(0)}
     placement.put_back([Grant(execution, 1, 1)])
     assert handed(placement) == {}, "nothing more for a session that refused"
@@ -95,7 +95,7 @@ def test_what_is_put_back_goes_first_in_its_order() -> None:
 def test_a_refusal_of_a_doubtful_attempt_removes_the_doubt() -> None:
     placement, _ = placed(0, ("a", 1, 0))
     placement.doubt(key(0))
-    assert placement.on_refused("a", [key(0)]) == {key(0)}
+    assert placement.on_refused("a", [key(0)], 0) == {key(0)}
     assert placement.doubtful == set()
 
 
@@ -156,7 +156,7 @@ def test_a_session_that_is_opened_again_must_report_what_it_holds() -> None:
 def test_an_acknowledgement_makes_room_where_something_was_refused() -> None:
     placement, execution = placed(1, ("a", 1, 0))
     placement.assign()
-    placement.on_refused("a", [key(0)])
+    placement.on_refused("a", [key(0)], 0)
     placement.put_back([Grant(execution, 0, 1)])
     assert handed(placement) == {}
     placement.on_acknowledged("a")
@@ -164,8 +164,24 @@ def test_an_acknowledgement_makes_room_where_something_was_refused() -> None:
     assert handed(placement) == {"a": [0]}
 
 
-def test_attempts_of_forgotten_shards_are_not_handed_out() -> None:
-    placement, _ = placed(2, ("a", 4, 0))
-    placement.enqueue(execution_of(1, "f", shard=3), [(0, 1)])
-    placement.forget_shards(frozenset({0}))
-    assert [grant.key for grant in placement.assign()["a"]] == [("f", 0, 1)]
+def test_whoever_refused_is_asked_again_after_a_while_for_what_fills_it_may_be_of_another_scheduler() -> None:
+    placement, execution = placed(1, ("a", 1, 0))
+    placement.assign()
+    placement.on_refused("a", [key(0)], 1_000)
+    placement.put_back([Grant(execution, 0, 1)])
+    assert placement.next_try_ms() == 1_000 + WITHHELD_MS
+    placement.try_again(999 + WITHHELD_MS)
+    assert handed(placement) == {}
+    placement.try_again(1_000 + WITHHELD_MS)
+    assert placement.next_try_ms() is None
+    assert handed(placement) == {"a": [0]}
+
+
+def test_attempts_of_forgotten_shards_are_not_handed_out_and_count_no_more() -> None:
+    """What becomes of them is told to the next owner alone."""
+    placement, _ = placed(2, ("a", 2, 0))
+    assert handed(placement) == {"a": [0, 1]}
+    placement.enqueue(execution_of(2, "f", shard=3), [(0, 1), (1, 1)])
+    placement.enqueue(execution_of(3), [(2, 1)])
+    placement.forget(frozenset({0}), ["e"])
+    assert [grant.key for grant in placement.assign()["a"]] == [("f", 0, 1), ("f", 1, 1)]

@@ -348,6 +348,13 @@ class TestSession:
         assert agent.handle(died, 9.1) == [do.Spawn(runner=3)]
         assert results(agent, 1, b"late") == []
 
+    def test_what_waited_for_an_agent_that_stood_still_past_its_lease_does_not_begin(self) -> None:
+        agent = started_agent(slots=2)
+        agent.handle(events.Welcomed(lease_timeout_s=10.0, heartbeat_interval_s=2.0), 0.0)
+        agent.handle(events.LeaseEnding(), 30.0)
+        assert agent.handle(events.Assigned(attempts=[attempt(1)]), 30.0) == []
+        assert agent.held() == ([], [])
+
     def test_a_new_session_begins_clean(self) -> None:
         agent = started_agent(slots=2)
         one, two = attempt(1), attempt(2)

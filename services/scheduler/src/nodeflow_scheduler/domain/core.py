@@ -93,6 +93,7 @@ class Core:
             self._on[type(each)](turn, each)
         self._fire_timers(turn)
         placement = self.placement
+        placement.try_again(turn.now_ms)
         if placement.doubtful and placement.certain(self._managers):
             doubtful, placement.doubtful = placement.doubtful, set()
             self._reports.lose(turn, doubtful, NOT_DELIVERED)
@@ -160,8 +161,9 @@ class Core:
     # --------------------------------------------------------------------- time
 
     def next_due_ms(self) -> int | None:
-        """When the next timer is due."""
-        return self.ledger.timers.next_due_ms()
+        """When the next timer is due, or a worker is asked again that refused something."""
+        due_ms = [each for each in (self.ledger.timers.next_due_ms(), self.placement.next_try_ms()) if each is not None]
+        return min(due_ms, default=None)
 
     def _fire_timers(self, turn: Turn) -> None:
         for timer in self.ledger.timers.due(turn.now_ms):
@@ -199,8 +201,9 @@ class Core:
         ]
 
     def _drop(self, shards: frozenset[int]) -> list[str]:
-        self.placement.forget_shards(shards)
-        return self.ledger.drop(shards)
+        gone = self.ledger.drop(shards)
+        self.placement.forget(shards, gone)
+        return gone
 
     # ---------------------------------------------------------------- artifacts
 

@@ -41,6 +41,10 @@ class Grant(NamedTuple):
         return execution.states[task] == _QUEUED and execution.attempts[task] == attempt
 
 
+WITHHELD_MS = 500
+"""How long a worker that refused an attempt is left alone, if nothing is heard of it."""
+
+
 @dataclass(slots=True)
 class Session:
     """A worker session, as a worker-manager announced it."""
@@ -55,7 +59,10 @@ class Session:
     """The last `held` report; 0 before the first, and then nothing may be handed out."""
     live: set[Key] = field(default_factory=set)
     withheld: bool = False
-    """It refused something; nothing more until an attempt or its acknowledgement makes room, or its bid changes."""
+    """It refused something; nothing more until an attempt or its acknowledgement makes room, or its bid changes.
+
+    Or for WITHHELD_MS: what fills it may be another scheduler's, of which nothing is heard here.
+    """
 
     @property
     def free_slots(self) -> int:
@@ -88,6 +95,8 @@ class Placement:
         self.doubtful: set[Key] = set()
         self._unfit: dict[str, _Unfit] = {}
         self._attached: set[str] = set()
+        self._withheld_until_ms: dict[str, int] = {}
+        """By session id."""
 
     # ---------------------------------------------------------------- sessions
 
@@ -126,7 +135,7 @@ class Placement:
         if session is not None:
             session.withheld = False
 
-    def on_refused(self, session_id: str, refused: Iterable[Key]) -> set[Key]:
+    def on_refused(self, session_id: str, refused: Iterable[Key], now_ms: int) -> set[Key]:
         """A session did not take attempts; returns those that it had to answer for, and no longer does."""
         session = self.sessions.get(session_id)
         keys = set(refused)
@@ -136,7 +145,22 @@ class Placement:
             given_back |= keys & session.live
             session.live -= keys
             session.withheld = True
+            self._withheld_until_ms[session_id] = now_ms + WITHHELD_MS
         return given_back
+
+    def try_again(self, now_ms: int) -> None:
+        """Sessions that refused something some time ago are asked again."""
+        if not self._withheld_until_ms:
+            return
+        for session_id in [each for each, until_ms in self._withheld_until_ms.items() if until_ms <= now_ms]:
+            del self._withheld_until_ms[session_id]
+            session = self.sessions.get(session_id)
+            if session is not None:
+                session.withheld = False
+
+    def next_try_ms(self) -> int | None:
+        """When `try_again` has something to do."""
+        return min(self._withheld_until_ms.values(), default=None)
 
     def on_unfit(self, session_id: str, execution: Execution, node: int) -> bool:
         """A session has other code than a node asks for: it gets no more of it; returns whether another one may fit.
@@ -185,9 +209,16 @@ class Placement:
         """An attempt that an earlier scheduler may have handed out."""
         self.doubtful.add(key)
 
-    def forget_shards(self, shards: frozenset[int]) -> None:
-        """Shards are not ours any more. What workers hold of them stays counted, for it uses their slots."""
+    def forget(self, shards: frozenset[int], executions: Iterable[str]) -> None:
+        """Shards are not ours any more, nor are their executions.
+
+        What workers hold of them is the next owner's, and so is every word on it: counted here, it would never end. A
+        worker that it fills refuses what is too much.
+        """
         self.ready = deque(grant for grant in self.ready if grant.execution.shard not in shards)
+        gone = frozenset(executions)
+        for session in self.sessions.values():
+            session.live = {key for key in session.live if key[0] not in gone}
 
     def assign(self) -> dict[str, list[Grant]]:
         """Hands out what waits: free slots first, evenly; then credits, evenly.

@@ -137,7 +137,7 @@ class WorkerReports:
 
     def _take_refused(self, turn: Turn, session_id: str, refused: list[AttemptRef]) -> None:
         """Attempts that a worker did not take wait for another one; a repeat of the report changes nothing."""
-        given_back = self._placement.on_refused(session_id, map(key_of, refused))
+        given_back = self._placement.on_refused(session_id, map(key_of, refused), turn.now_ms)
         waiting: list[Grant] = []
         begun: list[Key] = []
         for ref in refused:

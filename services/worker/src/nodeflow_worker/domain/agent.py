@@ -104,6 +104,9 @@ class Agent:
     # Assignments.
 
     def _on_assigned(self, attempts: Sequence[Attempt], now: float) -> list[Instruction]:
+        if now >= self.lease.stops_at:
+            # They waited here while we stood still, and begin elsewhere by now; or a report will say that we lack them.
+            return []
         ready: list[Attempt] = []
         refused: list[Attempt] = []
         orders: list[Instruction] = []
