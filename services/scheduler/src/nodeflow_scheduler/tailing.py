@@ -69,6 +69,7 @@ class Tailing:
                 for position, chunk in group.chunks:
                     if chunk.task_number >= len(tail.execution.states):  # An item that is newer than this tail.
                         tail.execution = await self._reading.execution(tenant, execution.execution_id)
+                        require_known(tail.execution, chunk.task_number)
                     for response in tail.read(position, chunk):
                         yield response
                     await asyncio.sleep(0)  # What a filter leaves out must not keep the loop from others.
@@ -127,6 +128,15 @@ class Tailing:
         seen = -1
         while not await self._logs.flush(FLUSH_PATIENCE_S) and tail.position != seen:
             seen = tail.position
+
+
+def require_known(execution: Execution, task: int) -> None:
+    """Raises Unavailable for a task that has written something, and that the execution does not have.
+
+    Then another scheduler has had it for a while, and this one cannot know that yet.
+    """
+    if task >= len(execution.states):
+        raise Unavailable("another scheduler has the execution; resume with the last cursor", retry_after_s=0.2)
 
 
 async def _pump(groups: AsyncGenerator[StoredLogs, None], feed: Outbox[Item]) -> None:
@@ -194,8 +204,6 @@ class _Chosen:
 
     def holds(self, execution: Execution, task: int) -> bool:
         """Whether a task's output is asked for."""
-        if task >= len(execution.states):
-            return False
         if self._node is not None and execution.node_of(task) != self._node:
             return False
         return self._map_index is None or execution.map_index_of(task) == self._map_index
