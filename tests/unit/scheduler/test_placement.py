@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import pytest
 from tests.unit.scheduler.making import workflow
 
-from nodeflow_scheduler.domain.events import ExecutionStarted, TasksQueued
+from nodeflow_scheduler.domain.events import ExecutionStarted, NodeExpanded, TasksQueued
 from nodeflow_scheduler.domain.execution import Execution
+from nodeflow_scheduler.domain.lifecycle import TaskState
 from nodeflow_scheduler.domain.placement import WITHHELD_MS, Grant, Key, Placement, Session
 
 
@@ -185,3 +189,75 @@ def test_attempts_of_forgotten_shards_are_not_handed_out_and_count_no_more() -> 
     placement.enqueue(execution_of(3), [(2, 1)])
     placement.forget(frozenset({0}), ["e"])
     assert [grant.key for grant in placement.assign()["a"]] == [("f", 0, 1), ("f", 1, 1)]
+
+
+# ------------------------------------------------------------------- unfit code
+
+
+def mapped(count: int) -> Execution:
+    """An execution of one mapped node, whose items are all queued for their first attempt."""
+    execution = Execution("e", 0, workflow({"many": {"map": list(range(count))}}))
+    execution.apply(ExecutionStarted("t", "w", "r", b"{}", "", b"", {}, 0), 1, 1)
+    execution.apply(NodeExpanded(0, 1, [str(n).encode() for n in range(count)]), 1, 1)
+    execution.apply(TasksQueued(list(range(1, count + 1)), [1] * count), 1, 1)
+    return execution
+
+
+def test_what_a_session_has_no_code_for_is_looked_at_once_and_not_in_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, turns = 500, 50
+    looks = Counter[str]()
+    node_of = Execution.node_of
+
+    def counted(execution: Execution, task: int) -> int:
+        looks["all"] += 1
+        return node_of(execution, task)
+
+    monkeypatch.setattr(Execution, "node_of", counted)
+    placement, _ = placed(0, ("a", 1, 0), ("b", 1, 0))
+    execution = mapped(count)
+    placement.enqueue(execution, [(task, 1) for task in range(1, count + 1)])
+    assert placement.on_unfit("a", execution, 0)
+    assert handed(placement) == {"b": [1]}
+    for turn in range(turns):
+        placement.sessions["b"].live.clear()
+        assert handed(placement) == {"b": [turn + 2]}
+    assert placement.waiting == count - turns - 1
+    assert looks["all"] <= count + turns + 1
+
+
+def test_what_was_passed_over_keeps_its_place_and_goes_to_who_has_the_code() -> None:
+    placement, _ = placed(0, ("a", 4, 0))
+    execution, later = mapped(2), execution_of(1, "f")
+    placement.enqueue(execution, [(1, 1), (2, 1)])
+    placement.enqueue(later, [(0, 1)])
+    placement.on_unfit("a", execution, 0)
+    assert [grant.key for grant in placement.assign()["a"]] == [("f", 0, 1)]
+    placement.on_opened(Session(session_id="b", worker_id="b", manager="wm", slots=4))
+    placement.on_held("b", 1, [], [])
+    placement.on_unfit("b", execution, 0)
+    assert handed(placement) == {}
+    placement.on_opened(Session(session_id="c", worker_id="c", manager="wm", slots=4))
+    placement.on_held("c", 1, [], [])
+    placement.enqueue(later, [])
+    assert handed(placement) == {"c": [1, 2]}
+    assert placement.waiting == 0
+
+
+def test_what_sessions_have_no_code_for_is_forgotten_with_the_execution_and_with_its_shard() -> None:
+    placement, execution = placed(1, ("a", 1, 0))
+    placement.on_unfit("a", execution, 0)
+    assert not placement.fits("a", execution, 0)
+    placement.forget(frozenset({0}), ["e"])
+    assert placement.fits("a", execution, 0)
+    placement.on_unfit("a", execution, 0)
+    placement.on_finished("e")
+    assert placement.fits("a", execution, 0)
+
+
+def test_without_workers_what_is_not_wanted_any_more_does_not_pile_up() -> None:
+    placement, _ = placed(0)
+    for _ in range(5_000):
+        execution = execution_of(1)
+        placement.enqueue(execution, [(0, 1)])
+        execution.states[0] = TaskState.CANCELLED
+    assert placement.waiting < 2_000

@@ -137,6 +137,7 @@ class Core:
             token = execution.tokens[task]
             self._stop(AttemptRef(execution.execution_id, task, attempt, execution.shard, token), outgoing)
         if execution.finished:
+            self.placement.on_finished(execution.execution_id)
             self.ledger.retire(execution)
 
     def _enqueue(self, turn: Turn, execution: Execution, queued: list[tuple[int, int]]) -> None:
@@ -145,13 +146,15 @@ class Core:
             self.placement.enqueue(execution, queued)
             return
         shelf = self.ledger.shelf
+        ready = []
         for task, attempt in queued:
             grant = Grant(execution, task, attempt)
             missing = shelf.missing_arguments(grant)
             if missing is None:
-                self.placement.ready.append(grant)
+                ready.append((task, attempt))
             else:
                 shelf.park_grant(turn, execution.tenant, missing, grant)
+        self.placement.enqueue(execution, ready)
 
     def _stop(self, ref: AttemptRef, outgoing: Outgoing) -> None:
         holder = self.placement.holder_of(key_of(ref))

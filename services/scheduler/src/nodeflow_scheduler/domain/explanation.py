@@ -89,7 +89,7 @@ def supply(placement: Placement, execution: Execution | None = None, task: int =
         silent=sum(not session.generation for session in placement.sessions.values()),
         slots=sum(session.slots for session in connected),
         held=sum(len(session.live) for session in connected),
-        waiting=len(placement.ready),
+        waiting=placement.waiting,
         has_room=any(session.room > 0 for session in connected),
     )
 

@@ -9,7 +9,7 @@ by a session that has not reported yet). What is still doubtful when every sessi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -79,11 +79,8 @@ class Session:
         return self.generation > 0 and not self.withheld
 
 
-class _Unfit(NamedTuple):
-    """The sessions that do not have the code of an execution's nodes, by node."""
-
-    execution: Execution
-    sessions: dict[int, set[str]]
+_NOBODY = frozenset[str]()
+_SWEEP_FROM = 1_024
 
 
 class Placement:
@@ -93,7 +90,11 @@ class Placement:
         self.sessions: dict[str, Session] = {}
         self.ready: deque[Grant] = deque()
         self.doubtful: set[Key] = set()
-        self._unfit: dict[str, _Unfit] = {}
+        self._passed_over: dict[frozenset[str], deque[Grant]] = {}
+        """Also ready, but not for these sessions. In lines of their own, so that nobody looks at them in each turn."""
+        self._sweep_at = _SWEEP_FROM
+        self._unfit: dict[str, dict[int, frozenset[str]]] = {}
+        """The sessions that do not have the code of an execution's nodes, by node."""
         self._attached: set[str] = set()
         self._withheld_until_ms: dict[str, int] = {}
         """By session id."""
@@ -167,18 +168,20 @@ class Placement:
 
         Remembered for this execution alone: what a worker has may be put right before the next one.
         """
-        self._unfit = {each: unfit for each, unfit in self._unfit.items() if not unfit.execution.finished}
-        unfit = self._unfit.setdefault(execution.execution_id, _Unfit(execution, {}))
-        unfit.sessions.setdefault(node, set()).add(session_id)
+        unfit = self._unfit.setdefault(execution.execution_id, {})
+        unfit[node] = sessions = unfit.get(node, _NOBODY) | {session_id}
         return any(
-            not session.generation or (session.slots and each not in unfit.sessions[node])
+            not session.generation or (session.slots and each not in sessions)
             for each, session in self.sessions.items()
         )
 
     def fits(self, session_id: str, execution: Execution, task: int) -> bool:
         """Whether a session may have the code that a task asks for."""
+        return session_id not in self._unfit_for(execution, task)
+
+    def _unfit_for(self, execution: Execution, task: int) -> frozenset[str]:
         unfit = self._unfit.get(execution.execution_id)
-        return unfit is None or session_id not in unfit.sessions.get(execution.node_of(task), ())
+        return unfit.get(execution.node_of(task), _NOBODY) if unfit is not None else _NOBODY
 
     def put_back(self, grants: Sequence[Grant]) -> None:
         """Attempts that never started go to the front of the line."""
@@ -204,6 +207,20 @@ class Placement:
     def enqueue(self, execution: Execution, queued: Iterable[tuple[int, int]]) -> None:
         """Attempts whose QUEUED event is committed."""
         self.ready.extend(Grant(execution, task, attempt) for task, attempt in queued)
+        if self.waiting > self._sweep_at:
+            self._keep(lambda grant: grant.is_wanted)
+            self._sweep_at = max(_SWEEP_FROM, 2 * self.waiting)
+
+    @property
+    def waiting(self) -> int:
+        """How many attempts wait for a worker; some of them may not be wanted any more."""
+        return len(self.ready) + sum(map(len, self._passed_over.values()))
+
+    def _keep(self, is_kept: Callable[[Grant], bool]) -> None:
+        """Takes others out of the line: without workers, nobody else ever does."""
+        self.ready = deque(filter(is_kept, self.ready))
+        kept = {unfit: deque(filter(is_kept, line)) for unfit, line in self._passed_over.items()}
+        self._passed_over = {unfit: line for unfit, line in kept.items() if line}
 
     def doubt(self, key: Key) -> None:
         """An attempt that an earlier scheduler may have handed out."""
@@ -215,10 +232,16 @@ class Placement:
         What workers hold of them is the next owner's, and so is every word on it: counted here, it would never end. A
         worker that it fills refuses what is too much.
         """
-        self.ready = deque(grant for grant in self.ready if grant.execution.shard not in shards)
+        self._keep(lambda grant: grant.execution.shard not in shards)
         gone = frozenset(executions)
         for session in self.sessions.values():
             session.live = {key for key in session.live if key[0] not in gone}
+        for execution_id in gone:
+            self._unfit.pop(execution_id, None)
+
+    def on_finished(self, execution_id: str) -> None:
+        """An execution is over."""
+        self._unfit.pop(execution_id, None)
 
     def assign(self) -> dict[str, list[Grant]]:
         """Hands out what waits: free slots first, evenly; then credits, evenly.
@@ -226,9 +249,9 @@ class Placement:
         Returns grants by session id, in order.
         """
         assigned: dict[str, list[Grant]] = {}
-        if self.ready:
+        if self.ready or self._passed_over:
             self._fill(assigned, by_slots=True)
-        if self.ready:
+        if self.ready or self._passed_over:
             self._fill(assigned, by_slots=False)
         return assigned
 
@@ -240,7 +263,7 @@ class Placement:
         ]
         rooms.sort(key=lambda each: (each[0], each[1].session_id))
         for position, (room, session) in enumerate(rooms):
-            share = -(-len(self.ready) // (len(rooms) - position))
+            share = -(-self.waiting // (len(rooms) - position))
             taken = self._take(session.session_id, min(room, share))
             if taken:
                 session.live.update([(grant[0].execution_id, grant[1], grant[2]) for grant in taken])
@@ -248,20 +271,26 @@ class Placement:
 
     def _take(self, session_id: str, count: int) -> list[Grant]:
         """The next attempts in line that are still wanted, and that the session may have the code for."""
-        ready = self.ready
         taken: list[Grant] = []
-        passed_over: list[Grant] = []
-        while count and ready:
-            grant = ready.popleft()
+        for unfit, line in list(self._passed_over.items()):
+            if session_id not in unfit:
+                self._take_from(line, session_id, count, taken)
+                if not line:
+                    del self._passed_over[unfit]
+        self._take_from(self.ready, session_id, count, taken)
+        return taken
+
+    def _take_from(self, line: deque[Grant], session_id: str, count: int, taken: list[Grant]) -> None:
+        while len(taken) < count and line:
+            grant = line.popleft()
             if not grant.is_wanted:
                 continue
-            if self._unfit and not self.fits(session_id, grant.execution, grant.task):
-                passed_over.append(grant)
-                continue
+            if self._unfit:
+                unfit = self._unfit_for(grant.execution, grant.task)
+                if session_id in unfit:
+                    self._passed_over.setdefault(unfit, deque()).append(grant)
+                    continue
             taken.append(grant)
-            count -= 1
-        self.put_back(passed_over)
-        return taken
 
     def holder_of(self, key: Key) -> Session | None:
         """The session that answers for an attempt."""
