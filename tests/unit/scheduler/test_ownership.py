@@ -87,6 +87,8 @@ def test_a_shard_that_a_renewal_reports_lost_is_dropped_and_asked_for() -> None:
         replica.leases.lost, replica.leases.others = frozenset({1}), {1}
         await asyncio.sleep(TIMEOUT_S / 2)
         assert replica.served == [0, 2, 3]
+        claims = [[0, 1, 2, 3], [0, 2, 3]]
+        assert replica.workers.claims == claims, "worker-managers refuse all of a scheduler that claims another's shard"
         assert replica.driver.execution("e1") is None
         assert isinstance((await replica.submit("e2", 1)).only, Unavailable)
 

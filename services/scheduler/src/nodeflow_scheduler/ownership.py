@@ -52,6 +52,8 @@ class Ownership:
         self._expires_at = 0.0
         self._timeout_s = 0.0
         self._missing = 0
+        self._has_stale_claims = False
+        """Whether worker-managers were told of shards that are not ours any more."""
         self.shard_count = 0
         """How many shards there are in all; 0 before this is known."""
         self.ready = asyncio.Event()
@@ -89,8 +91,10 @@ class Ownership:
                 self.ready.clear()
                 await self._let_go(lost)
             missing = [shard for shard in range(self.shard_count) if shard not in self._held]
-            if missing:
-                await self._acquire(missing)
+            granted = await self._acquire(missing) if missing else False
+            if self._has_stale_claims and not granted:
+                # Worker-managers refuse all claims of a scheduler that makes a stale one.
+                self._claim()
 
     async def _let_go(self, lost: frozenset[int]) -> None:
         """Ends all that goes on in lost shards, until nothing of it is on its way to the log any more."""
@@ -98,6 +102,7 @@ class Ownership:
         while True:
             while not queue.empty():
                 lost |= queue.get_nowait()
+            self._has_stale_claims = True
             for shard in lost:
                 self._held.pop(shard, None)
             self._driver.inbox.push(ShardsLost(shards=lost))
@@ -106,9 +111,13 @@ class Ownership:
             if queue.empty():
                 return
 
-    async def _acquire(self, shards: Sequence[int]) -> None:
-        """Asks for shards, for all if none are named, until there is an answer, and loads what was granted."""
+    async def _acquire(self, shards: Sequence[int]) -> bool:
+        """Asks for shards, for all if none are named, until there is an answer, and loads what was granted.
+
+        Returns whether anything was.
+        """
         began_at, said = self._clock.monotonic(), False
+        gained = False
         while True:
             asked_at = self._clock.monotonic()
             try:
@@ -124,6 +133,7 @@ class Ownership:
                     said = True
                 await asyncio.sleep(RETRY_S)
             else:
+                gained = bool(granted.leases)
                 break
         missing = self.shard_count - len(self._held)
         if missing and missing != self._missing:
@@ -131,6 +141,11 @@ class Ownership:
         self._missing = missing
         if self._held:
             self.ready.set()
+        return gained
+
+    def _claim(self) -> None:
+        self._has_stale_claims = False
+        self._workers.claim(list(self._held.values()))
 
     def _take(self, granted: Granted, asked_at: float) -> None:
         """Counts leases as ours: from now on they are renewed, for loading may take longer than they last."""
@@ -145,7 +160,7 @@ class Ownership:
             return
         executions = [each async for each in self._journal.open_executions(granted.leases, self._compiled)]
         # No await between these: reports on the new claims must come after the shards, and none on earlier claims may.
-        self._workers.claim(list(self._held.values()))
+        self._claim()
         self._driver.inbox.push(ShardsAcquired(leases=granted.leases, executions=executions))
         self._driver.publisher.renew()
         _log.info("shards_acquired", shards=len(granted.leases), open_executions=len(executions))
