@@ -151,6 +151,8 @@ class VirtualSuite:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, asyncio.CancelledError):  # which is how a group tells its block that a process failed
+            for name in self.names:
+                self.resume(name)  # or it would never hear that it is to end
             await self._group.__aexit__(kind, error, trace)
             return
         try:

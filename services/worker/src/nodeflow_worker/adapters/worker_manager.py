@@ -14,6 +14,7 @@ import grpc.aio
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as wm
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2_grpc as wm_grpc
 
+from nodeflow_shared.errors import DeadlineExceeded
 from nodeflow_shared.retry import as_lost_connection
 from nodeflow_shared.status import from_rpc_error
 from nodeflow_worker.domain.values import Stored
@@ -100,6 +101,8 @@ class WorkerManager:
                 response = await self._stub.UploadArtifact(_requests(header, source))
         except grpc.aio.AioRpcError as error:
             raise as_lost_connection(error) or from_rpc_error(error) from error
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"the upload was not answered within {TRANSFER_TIMEOUT_S:g} s") from error
         reference = response.artifact
         return Stored(content_type=content_type, digest=reference.digest, size_bytes=reference.size_bytes)
 
