@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable
 from typing import Any
 
 import grpc
@@ -150,3 +151,25 @@ def test_tasks_with_large_results_come_in_short_pages_and_none_is_missed() -> No
         assert not any(task.HasField("output") for task in await client.tasks(execution_id))
 
     simulate({"f:large": large}, scenario)
+
+
+def test_texts_without_end_are_refused() -> None:
+    """They would be in the log, and in messages that are too large for it: the scheduler would end with each try."""
+
+    async def scenario(suite: VirtualSuite, client: VirtualClient) -> None:
+        (execution_id,) = await submit(client, "key")
+        cancel = pb.CancelExecutionRequest(execution_id=execution_id, reason="x" * 1_025)
+        await refused(client.stub.CancelExecution(cancel, timeout=30), "reason")
+        long = document(NODES)
+        long.directory = "/x" * 2_049
+        await refused(client.stub.RegisterWorkflow(pb.RegisterWorkflowRequest(document=long), timeout=30), "directory")
+        reference = pb.WorkflowReference(document=long)
+        request = pb.SubmitExecutionRequest(workflow=reference)
+        await refused(client.stub.SubmitExecution(request, timeout=30), "directory")
+
+    async def refused(call: Awaitable[object], what: str) -> None:
+        with pytest.raises(grpc.aio.AioRpcError, match=f"the {what}.* is too long") as caught:
+            await call
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    run(scenario)

@@ -42,7 +42,7 @@ from nodeflow_scheduler.domain.events import (
     sequence_count,
 )
 from nodeflow_scheduler.domain.expressions import Rendered
-from nodeflow_scheduler.domain.failures import Failure, FailureKind
+from nodeflow_scheduler.domain.failures import CAUSES_LIMIT, TEXT_LIMIT, Failure, FailureKind
 from nodeflow_scheduler.domain.lifecycle import ExecutionState
 from nodeflow_scheduler.domain.messages import Outcome, Report, Stopped
 from nodeflow_scheduler.domain.placement import Grant
@@ -404,3 +404,19 @@ def test_what_readers_see_of_an_execution_and_its_tasks() -> None:
     assert done.item_count == 0
     lab.step(cancel())
     assert execution_message(lab.execution()).cancel_reason == "enough"
+
+
+def test_the_texts_and_causes_of_a_reported_failure_are_cut_where_they_would_never_end() -> None:
+    failure = Failure(kind=FailureKind.USER, reason="R" * 20_000, message="m", traceback="t" * 10_000_000)
+    for _ in range(50):
+        failure = Failure(kind=FailureKind.USER, reason="R", message="m", error_type="E" * 20_000, cause=failure)
+    result = attempt_pb2.AttemptResult(failure=failure_message(failure))
+    (report,) = reports_of([result])
+    assert isinstance(report.outcome, Failure)
+    assert failure_message(report.outcome).ByteSize() < CAUSES_LIMIT * 5 * TEXT_LIMIT
+    depth, cause = 0, report.outcome.cause
+    while cause is not None:
+        depth, cause = depth + 1, cause.cause
+    assert depth == CAUSES_LIMIT
+    plain = Failure(kind=FailureKind.USER, reason="R", message="m", traceback="t" * TEXT_LIMIT)
+    assert reports_of([attempt_pb2.AttemptResult(failure=failure_message(plain))])[0].outcome == plain

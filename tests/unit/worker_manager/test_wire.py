@@ -1,8 +1,11 @@
 """Messages ↔ values: what is merged, what is parted, and that the rest passes as it is."""
 
+import pytest
 from nodeflow.worker_manager.v1 import attempt_pb2 as attempts
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as pb
 
+from nodeflow_shared.channel import MAX_MESSAGE_BYTES
+from nodeflow_shared.errors import InvalidInput
 from nodeflow_worker_manager import wire
 from nodeflow_worker_manager.domain import events as ev
 from nodeflow_worker_manager.domain import instructions as do
@@ -69,12 +72,36 @@ def test_a_frame_that_would_be_read_too_early_begins_the_next_response() -> None
 
 def test_responses_are_cut_before_they_grow_too_large() -> None:
     writer = wire.SchedulerWriter()
-    half = [result(number) for number in range(wire.MAX_ATTEMPTS_PER_RESPONSE // 2)]
-    assert writer.add(send_updates("A", *half))
-    assert not writer.add(send_updates("B", *half))
+    large = result(1)
+    large.output.data = bytes(wire.MAX_RESPONSE_BYTES * 2 // 3)
+    assert writer.add(send_updates("A", large))
+    assert not writer.add(send_updates("B", large))
     assert len(writer.take().updates) == 1
     # One report alone is never too large: the worker's own message was not.
-    assert writer.add(send_updates("B", *half, *half, *half))
+    assert writer.add(send_updates("B", large, large))
+    assert not writer.add(send_updates("C", result(2)))
+
+
+def test_reports_of_large_results_from_many_workers_are_no_message_that_is_too_large() -> None:
+    writer, sizes = wire.SchedulerWriter(), []
+    large = result(1)
+    large.output.data = bytes(20 << 20)
+    held = wire.HeldMessage(pb.HeldAttempts(unacknowledged=[large]))
+    for number in range(5):
+        frame = do.SendHeld(stream=1, session_id=f"{number}", generation=1, held=held)
+        if not writer.add(frame):
+            sizes.append(writer.take().ByteSize())
+            assert writer.add(frame)
+    assert max(sizes) < MAX_MESSAGE_BYTES
+    assert len(sizes) == 4
+
+
+def test_a_message_of_a_worker_that_could_not_be_passed_on_is_refused() -> None:
+    large = result(1)
+    large.output.data = bytes(wire.MAX_REQUEST_BYTES)
+    with pytest.raises(InvalidInput) as refused:
+        wire.read_worker_request(1, pb.ConnectRequest(updates=attempts.AttemptUpdates(results=[large])))
+    assert refused.value.reason == "MESSAGE_TOO_LARGE"
 
 
 def test_updates_are_parted_by_shard() -> None:

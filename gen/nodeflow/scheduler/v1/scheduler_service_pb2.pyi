@@ -985,7 +985,7 @@ class CancelExecutionRequest(_message.Message):
     execution_id: _builtins.str
     """The execution."""
     reason: _builtins.str
-    """Why, for those who look at it later."""
+    """Why, for those who look at it later: at most 1,024 characters."""
     def __init__(
         self,
         *,

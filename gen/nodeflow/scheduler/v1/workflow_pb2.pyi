@@ -33,7 +33,7 @@ class WorkflowDocument(_message.Message):
     content_type: _builtins.str
     """`application/yaml` (also when empty) or `application/json`."""
     directory: _builtins.str
-    """The directory that functions are imported from first, as workers see it: usually the document's own. May be empty."""
+    """The directory that functions are imported from first, as workers see it: usually the document's own. May be empty, and has at most 4,096 characters."""
     def __init__(
         self,
         *,

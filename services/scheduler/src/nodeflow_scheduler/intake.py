@@ -23,6 +23,7 @@ from nodeflow_shared.errors import FieldViolation, InvalidInput, NodeflowError, 
 
 SUBMISSIONS_LIMIT = 10_000
 REQUEST_ID_LIMIT = 256
+REASON_LIMIT = 1_024
 CLOCK_SKEW_MS = 1_000
 SUBMISSION_BYTES = 512
 """About what a submission takes beside its inputs and labels."""
@@ -164,7 +165,10 @@ class Intake:
         return each
 
     async def cancel(self, tenant: str, execution: Execution, reason: str) -> Execution:
-        """Cancels an execution, if it is not over. Raises IllegalState if it ended otherwise."""
+        """Cancels an execution, if it is not over. Raises InvalidInput; IllegalState if it ended otherwise."""
+        if len(reason) > REASON_LIMIT:
+            violation = FieldViolation("reason", f"has {len(reason):,} characters", f"at most {REASON_LIMIT:,}")
+            raise InvalidInput("the reason is too long", violations=[violation])
         execution_id = execution.execution_id
         if execution.finished and self._driver.execution(execution_id) is None:
             return _execution(cancelled_already(execution))

@@ -9,9 +9,12 @@ from hashlib import sha256
 from nodeflow_scheduler.domain.document import compile_document
 from nodeflow_scheduler.domain.workflow import Workflow
 from nodeflow_scheduler.ports import Catalogue, WorkflowRecord
+from nodeflow_shared.errors import FieldViolation, InvalidInput
 
 CACHED_WORKFLOWS = 256
 """Compiled revisions that are kept in memory; others are read and compiled again."""
+DIRECTORY_LIMIT = 4_096
+"""Characters; it is in every message that hands out a task."""
 
 
 class Library:
@@ -25,7 +28,11 @@ class Library:
     async def register(
         self, tenant: str, source: bytes, content_type: str, directory: str
     ) -> tuple[Workflow, WorkflowRecord, bool]:
-        """Compiles a document and stores its revision; tells whether it is new. Raises DocumentFaults."""
+        """Compiles a document and stores its revision; tells whether it is new. Raises InvalidInput, DocumentFaults."""
+        if len(directory) > DIRECTORY_LIMIT:
+            found = f"has {len(directory):,} characters"
+            violation = FieldViolation("document.directory", found, f"a path of at most {DIRECTORY_LIMIT:,}")
+            raise InvalidInput("the directory of the document is too long", violations=[violation])
         workflow = compile_document(source, content_type, directory)
         record = WorkflowRecord(
             tenant=tenant,

@@ -292,7 +292,7 @@ class Driver:
 
     def _send_to_scheduler(self, frame: do.ToScheduler) -> None:
         peer = self._schedulers.get(frame.stream)
-        if peer is None or peer.send(frame, _size_of(frame)):
+        if peer is None or peer.send(frame, do.size_of(frame)):
             return
         _log.warning("scheduler_does_not_read", stream=frame.stream, frames=SCHEDULER_FRAMES)
         peer.break_off(Unavailable("the scheduler does not read its stream", reason="NOT_READING"))
@@ -372,17 +372,6 @@ class Driver:
     def _next_number(self) -> int:
         self._numbers += 1
         return self._numbers
-
-
-def _size_of(frame: do.ToScheduler) -> int:
-    """About what a frame takes."""
-    match frame:
-        case do.SendUpdates():
-            return frame.updates.size_bytes
-        case do.SendHeld():
-            return frame.held.size_bytes
-        case _:
-            return 0
 
 
 def _live_sessions(worker: KnownWorker) -> Iterable[ev.LiveSession]:

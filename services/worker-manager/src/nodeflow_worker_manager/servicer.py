@@ -24,6 +24,8 @@ from nodeflow_worker_manager.log_relay import Flush, Flushed, FromWorker, LogRel
 from nodeflow_worker_manager.ports import ArtifactHeader, Artifacts, LogBatch
 
 FIRST_REQUEST_TIMEOUT_S: Final = 10.0
+MAX_QUESTION_BYTES: Final = 16 << 10
+"""Many are passed on together."""
 
 R = TypeVar("R")
 
@@ -172,6 +174,10 @@ class WorkerManagerServicer(pb_grpc.WorkerManagerServiceServicer):
         self, request: pb.GetTaskDependenciesRequest, context: Context
     ) -> pb.GetTaskDependenciesResponse:
         """Ask the scheduler that owns the execution."""
+        if request.ByteSize() > MAX_QUESTION_BYTES:
+            raise InvalidInput(
+                f"the question has {request.ByteSize():,} bytes; at most {MAX_QUESTION_BYTES:,} are allowed"
+            )
         answer = await self._driver.ask(request.session_id, request.attempt.shard, request, context.time_remaining())
         assert isinstance(answer, pb.DependencyAnswer)
         return wire.read_answer(answer)

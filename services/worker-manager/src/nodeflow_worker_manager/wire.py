@@ -22,8 +22,10 @@ from nodeflow_worker_manager.domain import reports
 from nodeflow_worker_manager.domain.sessions import Capacity
 from nodeflow_worker_manager.domain.workers import Worker, WorkerState
 
-# A response is cut before it can reach the message limit (64 MiB): inline values have up to 64 KiB each.
-MAX_ATTEMPTS_PER_RESPONSE: Final = 512
+# What one message of a worker may take, and what is put into one response to a scheduler beside a frame that is larger:
+# together with what surrounds them, and with a turn of the scheduler, they stay below the message limit (64 MiB).
+MAX_REQUEST_BYTES: Final = 32 << 20
+MAX_RESPONSE_BYTES: Final = 8 << 20
 
 K = TypeVar("K", attempts.AttemptKey, attempts.AttemptResult)
 
@@ -31,15 +33,11 @@ K = TypeVar("K", attempts.AttemptKey, attempts.AttemptResult)
 class HeldMessage:
     """All that a session holds, as the worker sent it."""
 
-    __slots__ = ("message",)
+    __slots__ = ("message", "size_bytes")
 
     def __init__(self, message: pb.HeldAttempts) -> None:
         self.message = message
-
-    @property
-    def size_bytes(self) -> int:
-        """What it takes on the wire."""
-        return self.message.ByteSize()
+        self.size_bytes = message.ByteSize()
 
     @property
     def live_count(self) -> int:
@@ -65,15 +63,11 @@ class HeldMessage:
 class UpdatesMessage:
     """What became of attempts, as the worker sent it."""
 
-    __slots__ = ("message",)
+    __slots__ = ("message", "size_bytes")
 
     def __init__(self, message: attempts.AttemptUpdates) -> None:
         self.message = message
-
-    @property
-    def size_bytes(self) -> int:
-        """What it takes on the wire."""
-        return self.message.ByteSize()
+        self.size_bytes = message.ByteSize()
 
     @property
     def ended_count(self) -> int:
@@ -96,15 +90,11 @@ class UpdatesMessage:
 class AssignmentsMessage:
     """Attempts for a session, as the scheduler sent them."""
 
-    __slots__ = ("message",)
+    __slots__ = ("message", "size_bytes")
 
     def __init__(self, message: attempts.AssignmentBatch) -> None:
         self.message = message
-
-    @property
-    def size_bytes(self) -> int:
-        """What it takes on the wire."""
-        return self.message.ByteSize()
+        self.size_bytes = message.ByteSize()
 
     @property
     def count(self) -> int:
@@ -168,7 +158,17 @@ def read_capacity(message: pb.Capacity) -> Capacity:
 
 
 def read_worker_request(connection: int, request: pb.ConnectRequest) -> ev.Event | None:
-    """Return what a worker's message means after its hello, or None if it is none that may come then."""
+    """Return what a worker's message means after its hello, or None if it is none that may come then.
+
+    Raises InvalidInput for one that is too large to be passed on.
+    """
+    size = request.ByteSize()
+    if size > MAX_REQUEST_BYTES:
+        raise InvalidInput(
+            f"a message of a worker has {size:,} bytes, and {MAX_REQUEST_BYTES:,} at most can be passed on; "
+            "report results in several messages, and large ones as artifacts",
+            reason="MESSAGE_TOO_LARGE",
+        )
     match request.WhichOneof("content"):
         case "updates":
             return ev.UpdatesReceived(connection=connection, updates=UpdatesMessage(request.updates))
@@ -259,22 +259,22 @@ class SchedulerWriter:
     def __init__(self) -> None:
         self._response = pb.CoordinateResponse()
         self._rank = 0
-        self._weight = 0
+        self._size = 0
 
     def add(self, frame: do.ToScheduler) -> bool:
         """Add a frame; False if it has to begin the next response."""
-        rank, weight = _RANKS[type(frame)], _weight(frame)
-        if self._rank > rank or (self._weight and self._weight + weight > MAX_ATTEMPTS_PER_RESPONSE):
+        rank, size = _RANKS[type(frame)], do.size_of(frame)
+        if self._rank > rank or (self._size and self._size + size > MAX_RESPONSE_BYTES):
             return False
         self._rank = rank
-        self._weight += weight
+        self._size += size
         self._write(frame)
         return True
 
     def take(self) -> pb.CoordinateResponse:
         """Return the response and begin the next."""
         response, self._response = self._response, pb.CoordinateResponse()
-        self._rank = self._weight = 0
+        self._rank = self._size = 0
         return response
 
     def _write(self, frame: do.ToScheduler) -> None:
@@ -316,16 +316,6 @@ _RANKS: Final[Mapping[type[do.ToScheduler], int]] = {
     do.SendAttached: 6,
     do.SendQuestion: 7,
 }
-
-
-def _weight(frame: do.ToScheduler) -> int:
-    match frame:
-        case do.SendUpdates(updates=UpdatesMessage(message=updates)):
-            return 1 + len(updates.results)
-        case do.SendHeld(held=HeldMessage(message=held)):
-            return 1 + len(held.unacknowledged)
-        case _:
-            return 0
 
 
 def _opened(session: do.OpenedSession) -> pb.SessionOpened:

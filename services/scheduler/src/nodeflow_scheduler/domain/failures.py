@@ -15,6 +15,12 @@ class FailureKind(IntEnum):
     USER = 4
 
 
+TEXT_LIMIT = 16 * 1024
+"""Characters of each text of a failure that a worker reports; it is kept in memory, in the log and in messages."""
+CAUSES_LIMIT = 8
+"""How many failures in a row that led to one are kept."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """A failure of an attempt, a task or an execution."""
@@ -27,6 +33,22 @@ class Failure:
     error_type: str = ""
     traceback: str = ""
     cause: Failure | None = None
+
+    def shortened(self, causes: int = CAUSES_LIMIT) -> Failure:
+        """It, with texts and causes that are not too long for those who keep it."""
+        return Failure(
+            kind=self.kind,
+            reason=_cut(self.reason),
+            message=_cut(self.message),
+            retryable=self.retryable,
+            error_type=_cut(self.error_type),
+            traceback=_cut(self.traceback),
+            cause=self.cause.shortened(causes - 1) if self.cause is not None and causes else None,
+        )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT_LIMIT else f"{text[: TEXT_LIMIT // 2]}\n…\n{text[-TEXT_LIMIT // 2 :]}"
 
 
 def expression_failed(what: str, detail: str) -> Failure:

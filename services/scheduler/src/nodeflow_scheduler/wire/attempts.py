@@ -127,7 +127,7 @@ def _outcome_of(result: attempt_pb2.AttemptResult) -> Outcome:
             artifacts = artifacts_of(result.artifacts)
             return Produced(value_of(output), artifacts) if artifacts else value_of(output)
         case "failure":
-            return failure_of(result.failure)
+            return failure_of(result.failure).shortened()
         case _:
             return Stopped()
 

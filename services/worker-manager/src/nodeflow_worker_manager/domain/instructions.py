@@ -186,3 +186,14 @@ class RecordEnds:
 ToWorker = Welcome | ReplyToHeartbeat | Assign | Acknowledge | Cancel | ReportHeld | Drain
 ToScheduler = SendOpened | SendHeld | SendUpdates | SendCapacity | SendClosed | SendAttached | SendQuestion
 Instruction = ToWorker | ToScheduler | Answer | RefuseQuestion | CloseConnection | CloseStream | Register | RecordEnds
+
+
+def size_of(frame: ToScheduler) -> int:
+    """Return about what a frame takes on the wire, where it can be much."""
+    match frame:
+        case SendUpdates():
+            return frame.updates.size_bytes
+        case SendHeld():
+            return frame.held.size_bytes
+        case _:
+            return 0
