@@ -236,6 +236,13 @@ class TestTheJournal:
         assert orders == [do.Forget(attempts=[late, same])]
         assert agent.held() == ([newer], [])
 
+    def test_one_that_two_dead_sessions_have_is_held_once_and_stays_recorded(self) -> None:
+        agent = started_agent()
+        one = self.left(1)
+        assert agent.handle(events.LeftBehind(results=[one, self.left(1)]), 0.0) == []
+        assert agent.held() == ([], [one])
+        assert agent.handle(events.Acknowledged(result_ids=[1]), 0.0) == [do.Forget(attempts=[one])]
+
     def test_the_next_attempt_of_a_task_may_come_while_an_old_result_is_held(self) -> None:
         agent = started_agent()
         agent.handle(events.LeftBehind(results=[self.left(1, 1)]), 0.0)

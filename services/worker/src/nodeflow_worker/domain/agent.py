@@ -222,6 +222,8 @@ class Agent:
         for attempt in results:
             name = (attempt.execution_id, attempt.task_number)
             known = self._held.get(name)
+            if known is not None and known.key == attempt.key and known.outcome is not None:
+                continue  # by two sessions: the later one had taken it over from the other. Both are one row now.
             stale = known is not None and known.attempt_number >= attempt.attempt_number
             if stale or self._unacknowledged.full or attempt.outcome is None:
                 superfluous.append(attempt)
