@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -10,14 +10,17 @@ import pytest
 from nodeflow.common.v1 import payload_pb2
 from nodeflow.worker_manager.v1 import attempt_pb2
 from nodeflow.worker_manager.v1 import worker_manager_service_pb2 as wm
+from tests.unit.worker.making import process_attempt
 from tests.unit.worker.manager_double import ManagerDouble, Stream
 
 from nodeflow_shared.errors import StartupError
+from nodeflow_testing.memory_journal import Kept, MemoryJournal
 from nodeflow_testing.memory_sessions import MemorySessions
 from nodeflow_testing.virtual_runners import Raised, Scripted, Value, VirtualRunners
 from nodeflow_worker.adapters.session_locks import SessionLocks
 from nodeflow_worker.bootstrap import WorkerService, build
 from nodeflow_worker.config import Settings
+from nodeflow_worker.domain.values import Attempt
 
 LARGE = "x" * 100_000
 
@@ -44,16 +47,21 @@ FUNCTIONS = {"echo": echo, "hang": hang, "fail": fail, "large": large}
 class Worker:
     """A worker in this process, its runners, and the worker-manager that it talks to."""
 
-    def __init__(self, manager: ManagerDouble, predecessors: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, manager: ManagerDouble, predecessors: tuple[str, ...] = (), left: Sequence[Attempt] = ()
+    ) -> None:
         self.manager = manager
         self.runners = VirtualRunners(FUNCTIONS, start_s=0.0)
         self.sessions = MemorySessions(predecessors=predecessors)
+        self.kept = Kept(sessions={each: {one.key: one for one in left} for each in predecessors})
         self.service: WorkerService | None = None
         self.running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         settings = Settings(worker_manager=self.manager.address, worker_id="w", slots=2, labels={"zone": "a"})
-        self.service = await build(settings, runners=self.runners, sessions=self.sessions)
+        self.service = await build(
+            settings, runners=self.runners, sessions=self.sessions, journal=MemoryJournal(self.kept)
+        )
         self.running = asyncio.ensure_future(self.service.run())
 
     async def stop(self) -> None:
@@ -280,6 +288,28 @@ async def test_a_drain_finishes_what_is_held_and_leaves(worker: Worker) -> None:
     async with asyncio.timeout(5):
         await worker.running
     assert len(worker.sessions.ended) == 1
+
+
+async def test_a_drain_before_the_first_hello_waits_for_results_that_are_taken_over() -> None:
+    manager = ManagerDouble()
+    await manager.start()
+    left = process_attempt(4)
+    left.outcome = b"1"
+    worker = Worker(manager, predecessors=("dead-1",), left=[left])
+    await worker.start()
+    assert worker.service is not None
+    await worker.service.drain()  # the core holds nothing yet, and would leave
+    try:
+        stream = await manager.stream()
+        await stream.next("hello")
+        stream.welcome(interval_s=0.05)
+        [result] = (await stream.next("held")).unacknowledged
+        await until(lambda: len(stream.heartbeats) == 2)
+        stream.acknowledge(result.result_id)
+        await stream.next("goodbye")
+    finally:
+        await worker.stop()
+        await manager.stop()
 
 
 async def test_results_wait_for_one_message_when_the_writer_is_busy(worker: Worker) -> None:

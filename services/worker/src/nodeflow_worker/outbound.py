@@ -38,9 +38,10 @@ class Waiting:
         self._refused += refused
 
     def clear_updates(self) -> None:
-        """Forget updates: a new stream begins, and its `held` says it all."""
+        """Forget updates: a new stream begins, and its `held` says it all. Whether we leave is said anew after it."""
         self._started, self._refused = [], []
         self._results.clear()
+        self.goodbye = False
 
     def next(self) -> Outgoing | None:
         """Take the next message, or None if there is nothing to say."""
