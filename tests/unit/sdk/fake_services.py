@@ -161,6 +161,9 @@ class FakeScheduler(SchedulerServiceServicer):
         """What the next submissions are answered with, before any succeeds."""
         self.silent_submissions = 0
         """How many of the next submissions are never answered."""
+        self.submission_answer = asyncio.Event()
+        """What answers to submissions wait for; a test that clears it decides when they come."""
+        self.submission_answer.set()
         self.lines: list[LogLine] = []
         self.tails: list[api.TailLogsRequest] = []
         self.exported: list[api.ExportExecutionResponse] = []
@@ -207,6 +210,7 @@ class FakeScheduler(SchedulerServiceServicer):
         if self.silent_submissions:
             self.silent_submissions -= 1
             await asyncio.Event().wait()
+        await self.submission_answer.wait()
         if self.submit_error is not None:
             raise self.submit_error
         return api.SubmitExecutionResponse(execution=self.executions[0])

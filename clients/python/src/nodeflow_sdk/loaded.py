@@ -5,11 +5,10 @@ Owns what can be done with a document. Must not know what it says: the suite jud
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from nodeflow_sdk.authoring.errors import Place, WiringError
 from nodeflow_sdk.authoring.hints import to_json_value
@@ -45,12 +44,8 @@ class Document:
         **inputs: object,
     ) -> dict[str, Any]:
         """Run it to its end; returns the outputs, raises NodeFailed. Interrupted, it cancels the execution."""
-        execution = self.start(suite=suite, request_id=request_id, labels=labels, **inputs)
-        try:
-            return execution.result()
-        except KeyboardInterrupt:
-            execution.cancel("interrupted")
-            raise
+        order = Order(inputs=_plain(inputs), suite=suite, request_id=request_id, labels=labels or {})
+        return cast("dict[str, Any]", current_runs().run(self.submittable(), order))
 
     async def arun(
         self,
@@ -61,12 +56,8 @@ class Document:
         **inputs: object,
     ) -> dict[str, Any]:
         """Run it to its end, on a running loop. Cancelled, it cancels the execution."""
-        execution = await self.astart(suite=suite, request_id=request_id, labels=labels, **inputs)
-        try:
-            return await execution.result()
-        except asyncio.CancelledError:
-            await execution.cancel("interrupted")
-            raise
+        order = Order(inputs=_plain(inputs), suite=suite, request_id=request_id, labels=labels or {})
+        return cast("dict[str, Any]", await current_runs().arun(self.submittable(), order))
 
     def start(
         self,

@@ -5,12 +5,11 @@ Owns the meeting of definition and execution. Must not know how either works ins
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast, overload
 
 from nodeflow_sdk.authoring.definition import Definition
 from nodeflow_sdk.authoring.errors import WiringError, calling_place
@@ -69,12 +68,8 @@ class Workflow(Generic[P, R]):
         **inputs: Any,
     ) -> R:
         """Run it to its end; returns the result, raises NodeFailed. Interrupted, it cancels the execution."""
-        execution = self.start(*args, suite=suite, request_id=request_id, labels=labels, **inputs)
-        try:
-            return execution.result()
-        except KeyboardInterrupt:
-            execution.cancel("interrupted")
-            raise
+        order = self._order(args, inputs, suite, request_id, labels)
+        return cast(R, current_runs().run(self.submittable(), order))
 
     async def arun(
         self,
@@ -85,12 +80,8 @@ class Workflow(Generic[P, R]):
         **inputs: Any,
     ) -> R:
         """Run it to its end, on a running loop. Cancelled, it cancels the execution."""
-        execution = await self.astart(*args, suite=suite, request_id=request_id, labels=labels, **inputs)
-        try:
-            return await execution.result()
-        except asyncio.CancelledError:
-            await execution.cancel("interrupted")
-            raise
+        order = self._order(args, inputs, suite, request_id, labels)
+        return cast(R, await current_runs().arun(self.submittable(), order))
 
     def start(
         self,
@@ -101,8 +92,7 @@ class Workflow(Generic[P, R]):
         **inputs: Any,
     ) -> Execution[R]:
         """Start it; returns a handle once the start is durable. Raises TypeError for inputs that do not fit."""
-        given = self._inputs(args, inputs)
-        order = Order(inputs=given, suite=suite, request_id=request_id, labels=labels or {})
+        order = self._order(args, inputs, suite, request_id, labels)
         return current_runs().start(self.submittable(), order)
 
     async def astart(
@@ -114,8 +104,7 @@ class Workflow(Generic[P, R]):
         **inputs: Any,
     ) -> AsyncExecution[R]:
         """Start it, on a running loop."""
-        given = self._inputs(args, inputs)
-        order = Order(inputs=given, suite=suite, request_id=request_id, labels=labels or {})
+        order = self._order(args, inputs, suite, request_id, labels)
         return await current_runs().astart(self.submittable(), order)
 
     def start_many(
@@ -136,6 +125,16 @@ class Workflow(Generic[P, R]):
     def register(self, *, suite: str | None = None) -> str:
         """Register it on a suite, for others to start by name; returns the revision. Raises WiringError."""
         return current_runs().register(self.submittable(), suite)
+
+    def _order(
+        self,
+        args: tuple[object, ...],
+        inputs: Mapping[str, object],
+        suite: str | None,
+        request_id: str,
+        labels: Mapping[str, str] | None,
+    ) -> Order:
+        return Order(inputs=self._inputs(args, inputs), suite=suite, request_id=request_id, labels=labels or {})
 
     def _inputs(self, args: tuple[object, ...], inputs: Mapping[str, object]) -> dict[str, object]:
         refuse_import_in_runner(self.name)

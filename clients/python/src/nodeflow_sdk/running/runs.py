@@ -3,6 +3,7 @@
 Owns these conversations and the one home that they have in a process. Must not know how a document was made.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from nodeflow_sdk.running.background import Background
 from nodeflow_sdk.running.handles import AsyncExecution, Execution
 from nodeflow_sdk.running.home import Home
 from nodeflow_sdk.running.orders import Order, Submittable
+from nodeflow_sdk.running.pending import Pending
 from nodeflow_sdk.running.remote import Remote
 from nodeflow_sdk.running.service import Service
 from nodeflow_sdk.sources import SOURCE_INPUT, packed
@@ -28,6 +30,25 @@ class Runs:
 
     def __init__(self, home: Home) -> None:
         self._home = home
+
+    def run(self, workflow: Submittable, order: Order) -> object:
+        """Run to the end, and return the result; interrupted at any moment, the execution is cancelled."""
+        pending = Pending()
+        try:
+            return Execution(self._home, self._home.call(self._start(workflow, order, pending))).result()
+        except KeyboardInterrupt:
+            self._home.call(pending.undo())
+            raise
+
+    async def arun(self, workflow: Submittable, order: Order) -> object:
+        """Run to the end, on a running loop; cancelled at any moment, the execution is cancelled."""
+        pending = Pending()
+        try:
+            remote = await self._home.acall(self._start(workflow, order, pending))
+            return await AsyncExecution(self._home, remote).result()
+        except asyncio.CancelledError:
+            await self._home.acall(pending.undo())
+            raise
 
     def start(self, workflow: Submittable, order: Order) -> Execution[Any]:
         """Start an execution; returns once it is durable."""
@@ -81,12 +102,11 @@ class Runs:
             raise
         return service
 
-    async def _start(self, workflow: Submittable, order: Order) -> Remote:
+    async def _start(self, workflow: Submittable, order: Order, pending: Pending | None = None) -> Remote:
         async with self._judged(workflow, order.suite) as client:
             inputs = await _with_source(client, workflow, order.inputs) if workflow.has_source else order.inputs
-            execution = await client.submit(
-                _document(workflow), inputs, request_id=order.request_id, labels=order.labels
-            )
+            submission = client.submit(_document(workflow), inputs, request_id=order.request_id, labels=order.labels)
+            execution = await (submission if pending is None else pending.answer(client, submission))
         return _remote(workflow, client, execution.execution_id)
 
     async def _start_many(
