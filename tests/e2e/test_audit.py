@@ -118,7 +118,7 @@ async def test_an_export_is_audited_without_the_suite(suite: Suite, tmp_path: Pa
     attempts = [line for line in lines if line["line"] == "attempt" and line["execution_id"] == ids[1]]
     assert [(each["attempt"], each["end"]) for each in attempts] == [(1, "task_failed"), (2, "task_failed")]
 
-    audited = await suite.cli("audit", "--from", str(file), "--address", "127.0.0.1:1")
+    audited = await suite.cli("audit", "--from", str(file))
     assert audited.code == 0, audited.out
     assert "2 executions: every promise was kept" in audited.out
 

@@ -15,6 +15,8 @@ from tests.unit.audit.told import EACH, TRUE, completed, queued, started
 from tests.unit.sdk.conftest import Cli
 from tests.unit.sdk.fake_services import EXECUTION_ID, FakeServices, execution
 
+from nodeflow_sdk.audit.export_file import write_end, write_head
+
 WORKFLOW = Workflow(
     nodes=[Node(name="list"), Node(name="each", dependencies=["list"]), Node(name="sum", dependencies=["each"])]
 )
@@ -104,3 +106,15 @@ async def test_a_log_of_a_newer_version_is_refused_in_words(fakes: FakeServices,
     done = await cli(command, "@latest")
     assert done.code == 2
     assert done.err == "error: the log has a record of a kind that this version does not know; use a newer nodeflow\n"
+
+
+@pytest.mark.parametrize("named", ["--address", "--context"])
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_file_and_a_suite_are_not_audited_at_once(cli: Cli, named: str, before: bool) -> None:
+    option = (named, "127.0.0.1:1")
+    command = ("audit", "--from", "run.jsonl")
+    (cli.directory / "run.jsonl").write_bytes(write_head(0) + write_end(0))
+    done = await cli(*((*option, *command) if before else (*command, *option)))
+    assert (done.code, done.out) == (2, "")
+    assert f"--from audits a file, and {named} names a suite" in done.err
+    assert (await cli(*command)).code == 0  # NODEFLOW_ADDRESS, which is set here, is for other commands

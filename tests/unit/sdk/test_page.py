@@ -137,6 +137,19 @@ async def test_open_writes_the_page_where_it_is_told(cli: Cli, fakes: FakeServic
     assert f"{Path('none/run.html')} cannot be written: No such file or directory" in lost.err
 
 
+async def test_a_page_among_everybodys_files_is_for_its_owner_alone(cli: Cli, fakes: FakeServices) -> None:
+    cli.environment["TMPDIR"] = str(cli.directory)
+    command = ("open", "@latest", "--no-browser")
+    assert (await cli(*command)).code == 0
+    [page] = cli.directory.glob("nodeflow-*.html")
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert (await cli(*command)).out == f"{page}\n"  # anew, in its place
+    page.unlink()
+    page.symlink_to("elsewhere")
+    assert "cannot be written" in (await cli(*command)).err
+    assert not (cli.directory / "elsewhere").exists()
+
+
 PARENTS = [
     {"a": "", "b": "a", "c": "b"},
     {"a": "", "b": "a", "c": "a", "d": "bc"},

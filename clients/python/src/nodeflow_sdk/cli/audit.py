@@ -70,6 +70,8 @@ def audit(
         judged = execute(_audit_suite(session(ctx, address, output, context), execution_ids, limit))
     elif execution_ids or limit is not None:
         raise usage_error("--from audits the whole file", f"nodeflow audit --from {file}")
+    elif named := _suite_named(ctx):
+        raise usage_error(f"--from audits a file, and {named} names a suite", "one of them")
     else:
         judged = _audit_file(file)
     emit(
@@ -80,6 +82,15 @@ def audit(
     )
     if judged.violation_count:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _suite_named(ctx: typer.Context) -> str:
+    """Return the option on the command line that names a suite, before or after the command; empty if there is none."""
+    for name in ("address", "context"):
+        sources = (each.get_parameter_source(name) for each in (ctx, ctx.find_root()))
+        if any(source is not None and source.name == "COMMANDLINE" for source in sources):
+            return f"--{name}"
+    return ""
 
 
 async def _audit_suite(current: Session, execution_ids: list[str] | None, limit: int | None) -> Audit:

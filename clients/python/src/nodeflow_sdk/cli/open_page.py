@@ -3,6 +3,7 @@
 Owns the command. Must not know what the page looks like.
 """
 
+import os
 import time
 import webbrowser
 from collections import deque
@@ -49,12 +50,19 @@ def open_page(
     snapshot = execute(_snapshot(session(ctx, address, context=context), execution_id))
     target = file or Path(gettempdir()) / f"nodeflow-{snapshot.execution.execution_id}.html"
     try:
-        target.write_text(page_of(snapshot), encoding="utf-8")
+        opener = None if file else _ours_alone
+        with open(target, "w", encoding="utf-8", opener=opener) as page:  # a Path has no opener
+            page.write(page_of(snapshot))
     except OSError as error:
         raise usage_error(f"{target} cannot be written: {error.strerror or error}", "another -O FILE") from None
     write(str(target))
     if browser and not webbrowser.open(target.resolve().as_uri()):
         say("no browser can be started here; open that file in one")
+
+
+def _ours_alone(path: str, flags: int) -> int:
+    """Open what nobody else may read, for it has inputs, outputs and lines: all users share that directory."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 async def _snapshot(current: Session, name: str) -> Snapshot:
