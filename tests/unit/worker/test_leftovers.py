@@ -1,6 +1,7 @@
 """Agents that are killed, alone or together with their launchers: nothing that they had started runs on."""
 
 import asyncio
+import fcntl
 import os
 import subprocess
 import sys
@@ -181,3 +182,19 @@ async def test_directories_are_this_workers_alone(tmp_path: Path) -> None:
     await one.close()
     await two.close()
     assert not one.path.exists()
+
+
+def test_a_directory_that_is_being_made_is_nobodys_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers share a state directory, and the other one looks for leftovers at this very moment."""
+    lock = fcntl.flock
+
+    def flock_late(fd: int, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:
+            end_left(tmp_path, ())
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_late)
+    directories = WorkDirectories(tmp_path)
+    assert Path(directories.next()).is_dir()
+    end_left(tmp_path, ())
+    assert directories.path.is_dir()

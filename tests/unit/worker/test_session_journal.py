@@ -13,6 +13,7 @@ from tests.unit.worker.making import process_attempt
 
 import nodeflow_worker.adapters.session_journal as journals
 from nodeflow_worker.adapters.session_journal import UNUSABLE_NAME, SessionJournal
+from nodeflow_worker.ports import Left
 
 WRITER = """\
 import asyncio, os, signal, sys
@@ -100,7 +101,8 @@ async def test_acknowledged_results_are_dropped_in_time_without_others_to_record
 
 
 async def test_processes_of_another_boot_are_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journals, "_boot_id", lambda: "before")
+    (tmp_path / "boot_id").write_text("before\n")
+    monkeypatch.setattr(journals, "BOOT_ID_FILE", tmp_path / "boot_id")
     life = Life(SessionJournal(tmp_path), "one")
     life.journal.note(process_attempt(), PROCESS)
     await life.journal.close()
@@ -146,3 +148,9 @@ async def test_results_are_told_although_they_cannot_be_kept(tmp_path: Path) -> 
     await life.journal.close()
     left = await left_of(SessionJournal(tmp_path / "not there"), "one")
     assert [each.task_number for each in left.results] == [2]
+
+
+async def test_a_worker_of_functions_needs_no_linux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "BOOT_ID_FILE", tmp_path / "none")
+    left = await left_of(SessionJournal(tmp_path), "dead")
+    assert left == Left(results=(), unfinished=(), processes=())

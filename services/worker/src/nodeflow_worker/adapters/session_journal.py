@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -29,6 +29,7 @@ FORGET_AFTER_S: Final = 1.0
 UNUSABLE_NAME: Final = "unusable.sqlite"
 """What a file that is no journal is renamed to; the last one is kept, for people to look at."""
 SCHEMA_VERSION: Final = 1
+BOOT_ID_FILE: Final = Path("/proc/sys/kernel/random/boot_id")
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS attempts (
@@ -67,13 +68,17 @@ class SessionJournal:
 
     def __init__(self, directory: Path) -> None:
         self._files = _Files(directory)
-        self._boot_id = _boot_id()
         self._tell: Callable[[Recorded], None] = _ignore
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._waiting = _Batch()
         self._commit: asyncio.Future[None] | None = None
         self._later: asyncio.TimerHandle | None = None
         self._written = True
+
+    @cached_property
+    def _boot_id(self) -> str:
+        """What tells this run of the machine from others: of Linux alone, as processes are."""
+        return BOOT_ID_FILE.read_text().strip()
 
     def listen(self, tell: Callable[[Recorded], None]) -> None:
         """Have Recorded told."""
@@ -289,11 +294,6 @@ def _read(row: Row) -> Attempt | _Note:
         return read_result(attempt_pb2.AttemptResult.FromString(result))
     process = ProcessIdentity(pid=int(pid), start_ticks=int(start_ticks))
     return _Note(key=(str(execution_id), int(task), int(attempt)), boot_id=str(boot_id), process=process)
-
-
-def _boot_id() -> str:
-    """What tells this run of the machine from others."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _ignore(_event: Recorded) -> None:

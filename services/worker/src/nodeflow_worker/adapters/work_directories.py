@@ -32,9 +32,11 @@ class WorkDirectories:
 
     def __init__(self, parent: Path) -> None:
         parent.mkdir(parents=True, exist_ok=True)
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent.resolve()))
-        self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        # Locked before it has its name: under it, no other worker can take it for a dead one's.
+        partial = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent.resolve()))
+        self._lock = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.path = partial.rename(partial.with_name(partial.name.removeprefix(".")))
         self._last = 0
         self._empty: list[str] = []
         self._removals: set[asyncio.Future[None]] = set()
