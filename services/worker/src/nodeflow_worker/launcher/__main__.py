@@ -25,6 +25,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -76,6 +77,8 @@ class Launcher:
         self._runners: dict[int, int] = {}
         """The pidfds of runners, by pid."""
         self._until = math.inf
+        self._untold: deque[bytes] = deque()
+        """Messages that the agent has no room for, at most about one for each job that it has asked for."""
         self._libc = ctypes.CDLL(None)
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._strays_at = math.inf
@@ -93,11 +96,13 @@ class Launcher:
         poll.register(wake_read, select.POLLIN)
         while True:
             watched = any(job.watched for job in self._jobs.values())
+            poll.modify(self._agent, select.POLLIN | (select.POLLOUT if self._untold else 0))
             ready = poll.poll(self._patience_ms(watched))
             if any(fd == wake_read for fd, _ in ready):
                 os.read(wake_read, 65_536)
                 self._reap()
-            said = [event for fd, event in ready if fd != wake_read]
+            self._send_untold()
+            said = [event for fd, event in ready if fd != wake_read and event != select.POLLOUT]
             # What a dead agent had still asked for is not begun: its successor may run it already.
             if any(event & select.POLLHUP or not self._receive() for event in said):
                 break
@@ -303,8 +308,20 @@ class Launcher:
                 _kill_group(pid, signal.SIGKILL)
 
     def _tell(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(ConnectionError):  # it is gone, which the loop is about to see
-            self._agent.send(json.dumps(message).encode())
+        self._untold.append(json.dumps(message).encode())
+        self._send_untold()
+
+    def _send_untold(self) -> None:
+        """Send what the agent has room for. One that stands still must not have us wait: we act in its place."""
+        while self._untold:
+            try:
+                self._agent.send(self._untold[0], socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except ConnectionError:  # it is gone, which the loop is about to see
+                self._untold.clear()
+                return
+            self._untold.popleft()
 
     # The end.
 
