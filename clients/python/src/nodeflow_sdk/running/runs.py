@@ -93,8 +93,8 @@ class Runs:
         self, workflows: Sequence[Submittable], suite: str | None, worker_manager: str | None, slots: int | None
     ) -> Service:
         service = Service(workflows, slots)
-        await service.begin(self._home, suite, worker_manager)
         try:
+            await service.begin(self._home, suite, worker_manager)
             for workflow in workflows:
                 await self._register(workflow, suite)
         except BaseException:

@@ -38,10 +38,15 @@ class Service:
         self.worker_id = await ready
 
     async def end(self) -> None:
-        """Let the worker finish what it has, and leave."""
+        """Let the worker finish what it has, and leave; one that has not begun yet is stopped."""
         self._stopping.set()
-        if self._held is not None:
-            await self._held
+        if self._held is None:
+            return
+        if not self.worker_id:
+            self._held.cancel()
+        await asyncio.wait([self._held])
+        if not self._held.cancelled():
+            self._held.result()
 
     async def _hold(self, address: str, ready: asyncio.Future[str]) -> None:
         try:
