@@ -1,8 +1,10 @@
 """What goes out on the Connect stream, message by message: nothing is too large for one."""
 
+from dataclasses import replace
+
 from tests.unit.worker.making import attempt
 
-from nodeflow_worker.domain.values import Attempt, State
+from nodeflow_worker.domain.values import Attempt, Failure, FailureKind, State
 from nodeflow_worker.outbound import MAX_HELD_BYTES, MAX_UPDATE_BYTES, Waiting
 from nodeflow_worker.ports import Beat, Held, Updates
 
@@ -43,3 +45,19 @@ def test_a_report_that_fits_is_left_alone() -> None:
     waiting.held = True
     assert waiting.next() is held
     assert waiting.next() is None
+
+
+def test_what_failures_tell_counts_as_well() -> None:
+    """Thousands of tasks may fail with long words while the worker-manager is away."""
+    cause = Failure(kind=FailureKind.USER, reason="R", message="m" * 8_000, retryable=True, traceback="t" * 8_000)
+    results = [finished(task) for task in range(2_000)]
+    for each in results:
+        each.outcome = replace(cause, cause=cause)
+    waiting = Waiting(lambda: Held(live=[], unacknowledged=results), no_beat)
+    waiting.held = True
+    held = waiting.next()
+    assert isinstance(held, Held)
+    assert len(held.unacknowledged) * 32_000 <= MAX_HELD_BYTES
+    followed = waiting.next()
+    assert isinstance(followed, Updates)
+    assert len(followed.results) * 32_000 <= MAX_UPDATE_BYTES + 32_000

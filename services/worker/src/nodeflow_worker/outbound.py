@@ -8,14 +8,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Self
 
-from nodeflow_worker.domain.unacknowledged import ARTIFACT_BYTES
-from nodeflow_worker.domain.values import Attempt, Outcome, Stored
+from nodeflow_worker.domain.unacknowledged import size_of_result
+from nodeflow_worker.domain.values import Attempt
 from nodeflow_worker.ports import Beat, Goodbye, Held, Hello, Outgoing, Updates
 
 MAX_UPDATE_BYTES: Final = 4 * 1024 * 1024
 """About how many bytes of results one message carries."""
 MAX_HELD_BYTES: Final = 16 * 1024 * 1024
 """And how many the report of all that is held."""
+KEY_BYTES: Final = 64
+"""About what names an attempt."""
 
 
 class Waiting:
@@ -64,7 +66,7 @@ class Waiting:
         held = self._make_held()
         size = 0
         for place, attempt in enumerate(held.unacknowledged):
-            size += _size_of_result(attempt)
+            size += KEY_BYTES + size_of_result(attempt)
             if size > MAX_HELD_BYTES:
                 told, rest = held.unacknowledged[:place], held.unacknowledged[place:]
                 self._results.extend(rest)
@@ -79,7 +81,7 @@ class Waiting:
         while self._results and size < MAX_UPDATE_BYTES:
             attempt = self._results.popleft()
             results.append(attempt)
-            size += _size_of_result(attempt)
+            size += KEY_BYTES + size_of_result(attempt)
         return Updates(started=started, results=results, refused=refused)
 
 
@@ -128,14 +130,3 @@ class Outbound:
             finally:
                 self._wake = None
         raise StopAsyncIteration
-
-
-def _size_of_result(attempt: Attempt) -> int:
-    """About how many bytes a result takes on the wire."""
-    return 64 + _size(attempt.outcome) + ARTIFACT_BYTES * len(attempt.artifacts)
-
-
-def _size(outcome: Outcome | None) -> int:
-    if isinstance(outcome, bytes):
-        return len(outcome)
-    return len(outcome.data) if isinstance(outcome, Stored) else 256

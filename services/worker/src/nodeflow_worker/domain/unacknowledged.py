@@ -6,7 +6,7 @@ Owns their numbers, and the bound on how many are kept.
 from collections.abc import Sequence
 from typing import Final
 
-from nodeflow_worker.domain.values import Attempt, State, Stored
+from nodeflow_worker.domain.values import Attempt, Failure, State, Stored
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 """Nothing new is taken beyond it: all results that are kept must fit into one `held` message."""
@@ -33,7 +33,7 @@ class Unacknowledged:
         self._last_id += 1
         attempt.result_id = self._last_id
         self._results[self._last_id] = attempt
-        self._bytes += _size(attempt)
+        self._bytes += size_of_result(attempt)
 
     def told(self) -> list[Attempt]:
         """Those that may be told; the others are still being recorded."""
@@ -42,7 +42,7 @@ class Unacknowledged:
     def acknowledged(self, result_ids: Sequence[int]) -> list[Attempt]:
         """Let go of results; numbers that are not known are passed over."""
         found = [attempt for each in result_ids if (attempt := self._results.pop(each, None)) is not None]
-        self._bytes -= sum(map(_size, found))
+        self._bytes -= sum(map(size_of_result, found))
         return found
 
     def drop(self) -> None:
@@ -54,12 +54,17 @@ class Unacknowledged:
         self._last_id = 0
 
 
-def _size(attempt: Attempt) -> int:
-    """About how many bytes its result takes on the wire."""
+def size_of_result(attempt: Attempt) -> int:
+    """About how many bytes a result takes on the wire."""
     outcome = attempt.outcome
     if type(outcome) is bytes and not attempt.artifacts:
         return len(outcome)
     size = ARTIFACT_BYTES * len(attempt.artifacts)
     if isinstance(outcome, bytes | Stored):
         return size + len(outcome if isinstance(outcome, bytes) else outcome.data)
-    return size + 256
+    return size + (_size_of_failure(outcome) if isinstance(outcome, Failure) else 0)
+
+
+def _size_of_failure(failure: Failure) -> int:
+    size = 256 + len(failure.message) + len(failure.traceback)
+    return size if failure.cause is None else size + _size_of_failure(failure.cause)
