@@ -7,7 +7,7 @@ import asyncio
 import re
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,9 +40,9 @@ async def lone_worker(worker_manager: str, *, path: tuple[Path, ...], slots: int
         raise SuiteError("the worker is not installed here; install it with `pip install nodeflow-worker`")
     async with open_workers_client(worker_manager) as client:
         worker_id = _free_id(await _online(client))
-        with TemporaryDirectory(prefix="nodeflow-worker-") as directory, unwrapped():
+        with TemporaryDirectory(prefix="nodeflow-worker-") as directory, _log_in(Path(directory)) as log, unwrapped():
             address = choose_addresses(0)[SuiteService.WORKER]
-            child = _child(address, worker_manager, worker_id, Path(directory), path=path, slots=slots)
+            child = _child(address, worker_manager, worker_id, Path(directory), log, path=path, slots=slots)
             async with asyncio.TaskGroup() as outputs:
                 with unwrapped():
                     async with asyncio.TaskGroup() as lives:
@@ -55,8 +55,19 @@ async def lone_worker(worker_manager: str, *, path: tuple[Path, ...], slots: int
                             await child.stop(DRAIN_TIMEOUT_S + STOP_GRACE_S)
 
 
+def _log_in(directory: Path) -> closing[LogFile]:
+    return closing(LogFile(directory, SuiteService.WORKER))
+
+
 def _child(
-    address: str, worker_manager: str, worker_id: str, directory: Path, *, path: tuple[Path, ...], slots: int | None
+    address: str,
+    worker_manager: str,
+    worker_id: str,
+    directory: Path,
+    log: LogFile,
+    *,
+    path: tuple[Path, ...],
+    slots: int | None,
 ) -> Child:
     service = SuiteService.WORKER
     own = worker_settings(
@@ -73,7 +84,7 @@ def _child(
         address=address,
         patience=Patience(),
         environment={f"{service.env_prefix}{name}": value for name, value in settings.items()},
-        log=LogFile(directory, service),
+        log=log,
         observer=SilentObserver(),
         lock=None,
         on_life=lambda: None,
