@@ -7,7 +7,7 @@ import pytest
 from tests.support.state_manager_values import a_part, a_record, append
 
 from nodeflow_state_manager.domain.filters import parse_filter
-from nodeflow_state_manager.domain.paging import Position
+from nodeflow_state_manager.domain.paging import PAGE_BYTES, Position
 from nodeflow_state_manager.domain.values import ExecutionRecord, ExecutionState
 from nodeflow_state_manager.ports import Store
 
@@ -79,6 +79,21 @@ async def test_pages_together_are_the_list(filled: Store, limit: int) -> None:
         after = page.next_position
     assert [each for page in pages for each in page] == ["b2", "b1", "a2", "a1"]
     assert all(len(page) == limit for page in pages[:-1])
+
+
+async def test_pages_of_entries_with_large_labels_are_short_and_together_the_list(leased: Store) -> None:
+    labels = {f"label-{number}": "é" * 256 for number in range(64)}
+    names = [f"e{number:03}" for number in range(100)]
+    assert await append(leased, replace(a_part(0), records=[a_record(name, labels=labels) for name in names])) == []
+    pages: list[list[str]] = []
+    after: Position | None = None
+    while not pages or after is not None:
+        page = await leased.list_executions("default", (), after, 1_000)
+        assert sum(entry.size_bytes for entry in page.entries) < PAGE_BYTES + 40_000
+        pages.append(ids(page.entries))
+        after = page.next_position
+    assert len(pages) > 1
+    assert sorted(each for page in pages for each in page) == names
 
 
 async def test_an_entry_that_comes_between_pages_moves_nothing(filled: Store) -> None:

@@ -62,6 +62,20 @@ def test_shards_of_another_replica_are_not_waited_for_and_taken_when_they_are_fr
     scenario(test)
 
 
+def test_a_replica_that_stands_by_is_not_ready_until_it_has_a_shard() -> None:
+    async def test(replica: Replica) -> None:
+        replica.leases.others = set(range(SHARDS))
+        await asyncio.sleep(2 * LOOK_AGAIN_S)
+        assert replica.leases.acquired
+        assert not replica.ownership.ready.is_set()
+        replica.leases.others = {0, 1, 2}
+        await asyncio.sleep(2 * LOOK_AGAIN_S)
+        assert replica.served == [3]
+        assert replica.ownership.ready.is_set()
+
+    scenario(test)
+
+
 def test_without_renewals_shards_are_given_up_before_their_leases_end() -> None:
     async def test(replica: Replica) -> None:
         await replica.ownership.ready.wait()

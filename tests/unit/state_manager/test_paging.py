@@ -1,9 +1,11 @@
 """Page tokens: opaque, and good for one list only."""
 
+from dataclasses import dataclass
+
 import pytest
 
 from nodeflow_shared.errors import InvalidInput
-from nodeflow_state_manager.domain.paging import cut, decode_token, encode_token, page_limit
+from nodeflow_state_manager.domain.paging import PAGE_BYTES, cut, decode_token, encode_token, page_limit
 
 
 def test_a_token_brings_back_its_position() -> None:
@@ -42,7 +44,26 @@ def test_a_negative_page_size_is_refused() -> None:
         page_limit(-1)
 
 
+@dataclass(frozen=True)
+class Entry:
+    name: str
+    size_bytes: int = 1
+
+
+A, B, C = (Entry(name) for name in "abc")
+
+
 def test_a_page_has_a_successor_only_if_one_entry_was_left_over() -> None:
-    assert cut(["a", "b"], [(1,), (2,)], 2).next_position is None
-    page = cut(["a", "b", "c"], [(1,), (2,), (3,)], 2)
-    assert (page.entries, page.next_position) == (["a", "b"], (2,))
+    assert cut([A, B], [(1,), (2,)], 2).next_position is None
+    page = cut([A, B, C], [(1,), (2,), (3,)], 2)
+    assert (page.entries, page.next_position) == ([A, B], (2,))
+
+
+def test_a_page_ends_behind_the_entry_with_which_it_is_large() -> None:
+    large = Entry("large", PAGE_BYTES)
+    page = cut([A, large, C], [(1,), (2,), (3,)], 2)
+    assert (page.entries, page.next_position) == ([A, large], (2,))
+    page = cut([large, B, C], [(1,), (2,), (3,)], 10)
+    assert (page.entries, page.next_position) == ([large], (1,))
+    assert cut([A, large], [(1,), (2,)], 10).next_position is None
+    assert cut([], [], 10).next_position is None

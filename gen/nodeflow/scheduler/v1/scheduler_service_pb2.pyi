@@ -194,7 +194,7 @@ class ListWorkflowsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most how many; 0 means 100, and more than 1,000 means 1,000."""
+    """At most how many; 0 means 100, and more than 1,000 means 1,000. A page is shorter when its entries are large."""
     page_token: _builtins.str
     """The `next_page_token` of the page before."""
     name: _builtins.str
@@ -524,7 +524,7 @@ class ListExecutionsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most how many; 0 means 100, and more than 1,000 means 1,000."""
+    """At most how many; 0 means 100, and more than 1,000 means 1,000. A page is shorter when its entries are large."""
     page_token: _builtins.str
     """The `next_page_token` of the page before."""
     filter: _builtins.str

@@ -674,7 +674,7 @@ class ListExecutionsRequest(_message.Message):
     tenant: _builtins.str
     """The tenant."""
     page_size: _builtins.int
-    """At most how many; 0 means 100, and more than 1,000 means 1,000."""
+    """At most how many; 0 means 100, and more than 1,000 means 1,000. A page is shorter when its entries are large."""
     page_token: _builtins.str
     """The `next_page_token` of the page before."""
     filter: _builtins.str
@@ -894,7 +894,7 @@ class ListWorkflowsRequest(_message.Message):
     tenant: _builtins.str
     """The tenant."""
     page_size: _builtins.int
-    """At most how many; 0 means 100, and more than 1,000 means 1,000."""
+    """At most how many; 0 means 100, and more than 1,000 means 1,000. A page is shorter when its entries are large."""
     page_token: _builtins.str
     """The `next_page_token` of the page before."""
     name: _builtins.str
@@ -1084,7 +1084,7 @@ class ListWorkersRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     LIVE_ONLY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most how many; 0 means 100, and more than 1,000 means 1,000."""
+    """At most how many; 0 means 100, and more than 1,000 means 1,000. A page is shorter when its entries are large."""
     page_token: _builtins.str
     """The `next_page_token` of the page before."""
     live_only: _builtins.bool

@@ -112,7 +112,7 @@ class SchedulerService:
 
     @property
     def ready(self) -> asyncio.Event:
-        """Set while the shards are loaded."""
+        """Set while shards of ours are loaded."""
         return self._ownership.ready
 
     def register(self, server: grpc.aio.Server) -> None:

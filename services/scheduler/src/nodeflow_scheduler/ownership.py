@@ -57,7 +57,10 @@ class Ownership:
         self.shard_count = 0
         """How many shards there are in all; 0 before this is known."""
         self.ready = asyncio.Event()
-        """Set while all shards that could be had are loaded."""
+        """Set while there are shards of ours, and all that could be had are loaded.
+
+        A replica that stands by has none, and is not ready: whoever picks a scheduler by its health finds an owner.
+        """
 
     async def run(self) -> None:
         """Runs until cancelled."""

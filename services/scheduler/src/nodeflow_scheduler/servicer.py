@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -196,33 +196,33 @@ class SchedulerServicer(SchedulerServiceServicer):
         if size < 0:
             raise InvalidInput("the page size is negative", violations=[FieldViolation("page_size", "is negative")])
         tasks: list[execution_pb2.Task] = []
+        joined: list[Stored] = []
         token, room = "", PAGE_BYTES
         for task in chosen_tasks(execution, request, start):
             if len(tasks) == size or room <= 0:
                 token = task_page(request, execution.execution_id, task)
                 break
-            if request.with_results:
-                await self._keep_joined(execution, task)
             tasks.append(task_message(execution, task, full=request.with_results))
             if request.with_results:
+                joined += joined_list(execution, task)
                 room -= tasks[-1].ByteSize()
         await self._reading.committed(execution)
+        await self._keep(execution, joined)
         return pb2.ListTasksResponse(tasks=tasks, next_page_token=token)
 
-    async def _keep_joined(self, execution: Execution, task: int) -> None:
-        """Stores the large list of a mapped node that nobody has asked for yet: a reference to it is told now."""
-        if task in execution.expansions and execution.states[task] == TaskState.COMPLETED:
-            joined = execution.output(task)
-            if isinstance(joined, Stored) and joined.data:
-                await self._artifacts.keep(execution.tenant, joined)
+    async def _keep(self, execution: Execution, joined: Sequence[Stored]) -> None:
+        """Stores what an answer refers to, once the answer is made: it tells of one moment, and this takes time."""
+        for each in joined:
+            await self._artifacts.keep(execution.tenant, each)
 
     async def GetTask(self, request: pb2.GetTaskRequest, context: Context) -> pb2.GetTaskResponse:
         """See the proto."""
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
         check_task(execution, request.task_number)
-        await self._keep_joined(execution, request.task_number)
         message = task_message(execution, request.task_number, full=True)
+        joined = joined_list(execution, request.task_number)
         await self._reading.committed(execution)
+        await self._keep(execution, joined)
         return pb2.GetTaskResponse(task=message)
 
     async def GetTaskDependencies(
@@ -320,3 +320,12 @@ def chosen_tasks(execution: Execution, request: pb2.ListTasksRequest, start: int
         if request.node and nodes[execution.node_of(task)].name != request.node:
             continue
         yield task
+
+
+def joined_list(execution: Execution, task: int) -> list[Stored]:
+    """The large list of a mapped node that nobody may have asked for yet, if the task has one: it is not stored."""
+    if task in execution.expansions and execution.states[task] == TaskState.COMPLETED:
+        joined = execution.output(task)
+        if isinstance(joined, Stored) and joined.data:
+            return [joined]
+    return []

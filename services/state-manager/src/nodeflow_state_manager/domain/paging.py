@@ -9,14 +9,27 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from nodeflow_state_manager.domain.names import invalid
 
+
+class Entry(Protocol):
+    """What is listed."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in a message."""
+        ...
+
+
 T = TypeVar("T")
+E = TypeVar("E", bound=Entry)
 
 DEFAULT_PAGE_SIZE: Final = 100
 MAX_PAGE_SIZE: Final = 1_000
+PAGE_BYTES: Final = 1 << 20
+"""A page ends behind the entry with which it has this many bytes: so it fits into a message, whoever reads it."""
 
 Position = tuple[int | str, ...]
 """The sort key of the last entry of a page."""
@@ -37,11 +50,18 @@ def page_limit(page_size: int) -> int:
     return min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
-def cut(entries: Sequence[T], positions: Sequence[Position], limit: int) -> Page[T]:
-    """Return a page of the first `limit` entries; a store reads one more to know whether there are more."""
-    if len(entries) <= limit:
+def cut(entries: Sequence[E], positions: Sequence[Position], limit: int) -> Page[E]:
+    """Return a page of the first `limit` entries, or fewer if they are large.
+
+    A store reads one more to know whether there are more.
+    """
+    count = size = 0
+    while count < min(limit, len(entries)) and size < PAGE_BYTES:
+        size += entries[count].size_bytes
+        count += 1
+    if count == len(entries):
         return Page(entries=entries, next_position=None)
-    return Page(entries=entries[:limit], next_position=positions[limit - 1])
+    return Page(entries=entries[:count], next_position=positions[count - 1])
 
 
 def encode_token(position: Position | None, *listing: str) -> str:

@@ -23,6 +23,9 @@ class ExecutionState(IntEnum):
 
 FINAL_STATES: Final = frozenset({ExecutionState.COMPLETED, ExecutionState.FAILED, ExecutionState.CANCELLED})
 
+ENTRY_BYTES: Final = 512
+"""About what an entry of a list takes in a message beside what is counted."""
+
 
 class Chunk(NamedTuple):
     """Consecutive events of one execution from one batch.
@@ -64,6 +67,11 @@ class ExecutionRecord:
     request_digest: bytes = b""
     task_count: int = 0
     finished_task_count: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in a message."""
+        return ENTRY_BYTES + _size_of(self.labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +164,11 @@ class WorkflowRecord:
     directory: str
     create_time_ms: int = 0
 
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in a message."""
+        return ENTRY_BYTES + len(self.document) + len(self.directory)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSession:
@@ -178,6 +191,11 @@ class WorkerRecord:
     version: str
     register_time_ms: int
     last_session_time_ms: int
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in a message."""
+        return ENTRY_BYTES + _size_of(self.labels) + 40 * len(self.live_session_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,3 +228,7 @@ class StoredLogChunk:
 
     position: int
     chunk: LogChunk
+
+
+def _size_of(labels: Mapping[str, str]) -> int:
+    return sum(len(key) + len(value.encode()) for key, value in labels.items())
