@@ -13,6 +13,7 @@ from tests.unit.scheduler.making import (
     Lab,
     chain,
     closed,
+    columns,
     held,
     opened,
     report,
@@ -50,6 +51,7 @@ from nodeflow_scheduler.domain.messages import ArgumentsFailed, ArtifactFetched,
 from nodeflow_scheduler.domain.retries import LOST_ATTEMPTS_LIMIT, retry_delay_ms
 from nodeflow_scheduler.domain.values import MANIFEST, Stored
 from nodeflow_scheduler.domain.workflow import Backoff, RetryPolicy
+from nodeflow_shared.channel import MAX_MESSAGE_BYTES
 from nodeflow_shared.errors import InvalidInput
 
 Nodes = dict[str, dict[str, Any]]  # Any: JSON of a document
@@ -403,6 +405,25 @@ def test_a_list_that_cannot_be_fetched_fails_its_node() -> None:
     failed = lab.step(ArtifactFetched(tenant="t", digest="sha256:1", data=None, problem="it is gone"))[0]
     assert isinstance(failed, TaskFailed)
     assert failed.failure == Failure(kind=FailureKind.USER, reason="EXPRESSION_FAILED", message="node 'm': it is gone")
+
+
+def test_many_lists_over_a_large_value_are_expanded_over_some_turns_each_of_which_fits_into_a_message() -> None:
+    nodes: dict[str, dict[str, object]] = {"list": {}}
+    nodes |= {f"m{n}": {"map": "${nodes.list.output}"} for n in range(6)}
+    lab = Lab.ready()
+    lab.step(submit(workflow(nodes)))
+    data = json.dumps(["x" * 15_000] * 1_000).encode()
+    lab.step(updates(results=[report(0, Stored(digest="sha256:1", size_bytes=len(data)))]))
+    expanded: list[int] = []
+    events = lab.step(ArtifactFetched(tenant="t", digest="sha256:1", data=data))
+    while events:
+        assert max(map(len, lab.log["e1"])) < MAX_MESSAGE_BYTES * 3 // 4
+        expanded += [event.task for event in events if isinstance(event, NodeExpanded)]
+        due_ms = lab.core.next_due_ms()
+        events = lab.step(Tick())
+        assert (due_ms == 0) == bool(events)
+    assert expanded == [1, 2, 3, 4, 5, 6]
+    assert columns(lab.replayed()) == columns(lab.execution())
 
 
 def test_a_fan_in_of_stored_items_is_kept_as_a_manifest_before_the_attempt_is_handed_out() -> None:

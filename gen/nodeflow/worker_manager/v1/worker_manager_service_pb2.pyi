@@ -59,7 +59,7 @@ Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
 
 @_typing.final
 class ConnectRequest(_message.Message):
-    """A message of a worker. Exactly one kind of content is set in each. One of more than 32 MiB ends the stream with INVALID_ARGUMENT."""
+    """A message of a worker. Exactly one kind of content is set in each. One of more than 24 MiB ends the stream with INVALID_ARGUMENT."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

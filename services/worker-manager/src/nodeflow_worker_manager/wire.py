@@ -24,7 +24,7 @@ from nodeflow_worker_manager.domain.workers import Worker, WorkerState
 
 # What one message of a worker may take, and what is put into one response to a scheduler beside a frame that is larger:
 # together with what surrounds them, and with a turn of the scheduler, they stay below the message limit (64 MiB).
-MAX_REQUEST_BYTES: Final = 32 << 20
+MAX_REQUEST_BYTES: Final = 24 << 20
 MAX_RESPONSE_BYTES: Final = 8 << 20
 
 K = TypeVar("K", attempts.AttemptKey, attempts.AttemptResult)

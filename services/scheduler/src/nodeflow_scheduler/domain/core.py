@@ -92,6 +92,7 @@ class Core:
         for each in inputs:
             self._on[type(each)](turn, each)
         self._fire_timers(turn)
+        self.ledger.go_on(turn)
         placement = self.placement
         placement.try_again(turn.now_ms)
         if placement.doubtful and placement.certain(self._managers):
@@ -164,7 +165,9 @@ class Core:
     # --------------------------------------------------------------------- time
 
     def next_due_ms(self) -> int | None:
-        """When the next timer is due, or a worker is asked again that refused something."""
+        """When the next timer is due, or a worker is asked again that refused something; 0 if a turn is due now."""
+        if self.ledger.unfinished:
+            return 0
         due_ms = [each for each in (self.ledger.timers.next_due_ms(), self.placement.next_try_ms()) if each is not None]
         return min(due_ms, default=None)
 

@@ -34,6 +34,8 @@ class Ledger:
         self._finished_tasks = 0
         self.forgotten_ms = 0
         """All executions of our shards that were accepted later than this are in memory."""
+        self.unfinished: list[str] = []
+        """Executions that the next turn advances, whatever else comes."""
         self._turn_count = 0
         self._void_until: dict[int, int] = {}
 
@@ -72,6 +74,14 @@ class Ledger:
                 self.shelf.await_bytes(turn, execution.tenant, reason.value, execution.execution_id)
             except NotStored as reason:
                 self.shelf.await_kept(turn, execution.tenant, reason.value, execution.execution_id)
+            if draft.unfinished:
+                self.unfinished.append(execution.execution_id)
+
+    def go_on(self, turn: Turn) -> None:
+        """Opens drafts of what the turn before left unfinished."""
+        unfinished, self.unfinished = self.unfinished, []
+        for execution_id in unfinished:
+            self.touch(turn, execution_id)
 
     def write(self, turn: Turn) -> None:
         """Gathers the drafts into one write for each shard, in shard order, and moves the offsets on."""

@@ -41,6 +41,9 @@ from nodeflow_scheduler.domain.values import INLINE_LIMIT_BYTES, JSON, Artifacts
 from nodeflow_scheduler.domain.workflow import FailurePolicy
 from nodeflow_shared.errors import NodeflowError
 
+EXPANSION_BYTES = 8 * 1024 * 1024
+"""About how much of items one turn writes down of an execution, and one list: a turn's events travel in one message."""
+
 _QUEUED, _RUNNING, _PENDING = TaskState.QUEUED, TaskState.RUNNING, TaskState.PENDING
 
 
@@ -86,6 +89,9 @@ class Draft:
     """Tasks and attempts that a worker may hold and shall stop."""
     artifacts: list[str] = field(default_factory=list)
     """Digests that the events refer to."""
+    unfinished: bool = False
+    """Whether `advance` left decisions to the next turn, which has to come without any other cause."""
+    _expanded_bytes: int = 0
 
     def add(self, event: Event) -> None:
         """Applies an event and keeps it for the log."""
@@ -201,6 +207,10 @@ class Draft:
             if node.when is None and node.map is None:
                 queued.append(task)
                 continue
+            if self._expanded_bytes >= EXPANSION_BYTES:
+                self.unfinished = True
+                parked.append(task)
+                continue
             try:
                 self._decide_special(task, queued)
             except NotAtHand as reason:
@@ -227,6 +237,7 @@ class Draft:
                 items = split_items(value)
             first = len(execution.states)
             self.add(NodeExpanded(task, first, items))
+            self._expanded_bytes += sum(map(len, items))
             self.queue(list(range(first, first + len(items))))
 
     def _settle(self, node: int) -> None:
