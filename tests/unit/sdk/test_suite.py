@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -216,3 +217,22 @@ def test_chosen_ports_are_free_and_distinct() -> None:
 def test_ports_beyond_the_last_one_are_refused() -> None:
     with pytest.raises(SuiteError, match="do not exist"):
         choose_addresses(65_534)
+
+
+async def test_a_service_that_is_being_started_again_is_stopped_too(
+    options: SuiteOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, starting, proceed = asyncio.create_subprocess_exec, asyncio.Event(), asyncio.Event()
+
+    async def begin_late(*arguments: str, **options: Any) -> asyncio.subprocess.Process:
+        starting.set()
+        await proceed.wait()
+        return await begin(*arguments, **options)
+
+    async with asyncio.timeout(60):
+        async with running_suite(options) as suite:
+            monkeypatch.setattr(asyncio, "create_subprocess_exec", begin_late)
+            os.kill(suite.pids[SuiteService.WORKER], signal.SIGKILL)
+            await starting.wait()
+            asyncio.get_running_loop().call_later(0.2, proceed.set)  # when the block has ended
+        assert not any(map(is_running, suite.pids.values()))

@@ -56,6 +56,7 @@ class Child:
         self._on_life = on_life
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
+        self._starting = asyncio.Lock()
         self._readers: list[asyncio.Task[None]] = []
 
     @property
@@ -66,8 +67,8 @@ class Child:
     async def supervise(self, outputs: asyncio.TaskGroup) -> None:
         """Start the process, and again whenever it ends, until `stop`; raises SuiteError if it cannot start at all."""
         delays, early_deaths = self._new_delays(), 0
-        process = await self._start(outputs)
-        while True:
+        process = await self._begin_life(outputs)
+        while process is not None:
             born = asyncio.get_running_loop().time()
             exit_code = await self._live(process)
             if self._stopping.is_set():
@@ -79,8 +80,14 @@ class Child:
                 delays = self._new_delays()
             if await self._stopped_within(next(delays)):
                 return
-            process = await self._start(outputs)
-            self._observer.on_restart(self.service, exit_code, process.pid)
+            process = await self._begin_life(outputs)
+            if process is not None:
+                self._observer.on_restart(self.service, exit_code, process.pid)
+
+    async def _begin_life(self, outputs: asyncio.TaskGroup) -> asyncio.subprocess.Process | None:
+        """Start the process, unless it was to stop; `stop` waits for that, or nobody would ever stop this life."""
+        async with self._starting:
+            return None if self._stopping.is_set() else await self._start(outputs)
 
     async def _live(self, process: asyncio.subprocess.Process) -> int:
         """Wait for the end of a life, and return its exit code."""
@@ -98,7 +105,8 @@ class Child:
     async def stop(self, timeout_s: float) -> None:
         """Ask the process to stop, kill it after the timeout, and read its last output."""
         self._stopping.set()
-        process = self._process
+        async with self._starting:
+            process = self._process
         if process is not None and process.returncode is None:
             process.terminate()
             try:
