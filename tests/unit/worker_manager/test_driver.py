@@ -11,7 +11,7 @@ from nodeflow_worker_manager.domain import events as ev
 from nodeflow_worker_manager.domain import instructions as do
 from nodeflow_worker_manager.domain.sessions import Capacity, SessionState
 from nodeflow_worker_manager.domain.workers import KnownWorker
-from nodeflow_worker_manager.driver import PACE_S, SCHEDULER_FRAMES, WORKER_FRAMES, Driver, Peer
+from nodeflow_worker_manager.driver import PACE_S, SCHEDULER_FRAMES, UNPACED_MESSAGES, WORKER_FRAMES, Driver, Peer
 from nodeflow_worker_manager.ports import WorkerPage
 
 
@@ -133,13 +133,19 @@ async def test_large_frames_count_by_their_size_and_one_alone_is_always_taken() 
     assert [peer.send(str(number), 300) for number in range(4)] == [True, True, True, False]
 
 
+def crowd(scheduler: Peer[do.ToScheduler]) -> None:
+    while not scheduler.crowded:
+        scheduler.send(do.SendAttached(stream=0), 0)
+
+
 async def test_who_sends_on_and_on_is_slowed_down_to_what_a_scheduler_takes(driver: Driver) -> None:
-    scheduler = driver.scheduler("s")
-    await driver.pace()
-    for number in range(SCHEDULER_FRAMES // 2 + 1):
-        scheduler.send(do.SendAttached(stream=number), 0)
-    assert scheduler.crowded
-    waiting = asyncio.create_task(driver.pace())
+    scheduler, worker = driver.scheduler("s"), await welcomed(driver)
+    word = ev.QuestionDropped(question=0)
+    crowd(scheduler)
+    async with asyncio.timeout(PACE_S):
+        for _ in range(UNPACED_MESSAGES):
+            await driver.hear(worker, word)
+    waiting = asyncio.create_task(driver.hear(worker, word))
     await asyncio.sleep(0)
     assert not waiting.done()
     while scheduler.crowded:
@@ -147,10 +153,23 @@ async def test_who_sends_on_and_on_is_slowed_down_to_what_a_scheduler_takes(driv
     async with asyncio.timeout(PACE_S):
         await waiting
     # A scheduler that does not read at all holds nobody up for longer than this.
-    while not scheduler.crowded:
-        scheduler.send(do.SendAttached(stream=0), 0)
+    crowd(scheduler)
     async with asyncio.timeout(10 * PACE_S):
-        await driver.pace()
+        await driver.hear(worker, word)
+    assert scheduler.crowded
+
+
+async def test_heartbeats_do_not_come_late_because_a_scheduler_does_not_read(driver: Driver) -> None:
+    scheduler, worker = driver.scheduler("s"), await welcomed(driver)
+    crowd(scheduler)
+    async with asyncio.timeout(5 * PACE_S):
+        for beat in range(10):
+            for _ in range(64):
+                await driver.hear(worker, ev.QuestionDropped(question=0))
+            heartbeat = ev.HeartbeatReceived(
+                connection=worker.number, beat=beat, capacity=Capacity(slots=1), draining=False
+            )
+            await driver.hear(worker, heartbeat)
     assert scheduler.crowded
 
 

@@ -26,6 +26,9 @@ SCHEDULER_FRAMES: Final = 8_192
 WORKER_BYTES: Final = 64 << 20
 SCHEDULER_BYTES: Final = 256 << 20
 PACE_S: Final = 0.5
+# How many messages of a worker between two of its heartbeats are never slowed down. One that is well sends fewer when
+# a scheduler is behind, and its heartbeats must not come late behind them: its lease would end, and its work be lost.
+UNPACED_MESSAGES: Final = 256
 # How many questions of workers schedulers are asked at once: it bounds what answers occupy. Others wait their turn.
 QUESTIONS: Final = 64
 ANSWER_TIMEOUT_S: Final = 10.0
@@ -41,6 +44,8 @@ class Peer(Generic[F]):
     def __init__(self, number: int, limit: int, limit_bytes: int) -> None:
         self.number = number
         self.outbox: Outbox[F] = Outbox(limit)
+        self.since_beat = 0
+        """How many messages came from it since its last heartbeat."""
         self._limit_bytes = limit_bytes
         self._sizes: deque[int] = deque()
         self._bytes = 0
@@ -167,6 +172,13 @@ class Driver:
         if self._workers.pop(peer.number, None) is not None:
             _log.info("worker_left", connection=peer.number)
             self.feed((ev.WorkerLost(connection=peer.number),))
+
+    async def hear(self, peer: Peer[do.ToWorker], event: ev.Event) -> None:
+        """Take in what a worker says; wait for the next word of one that sends on and on."""
+        self.feed((event,))
+        peer.since_beat = 0 if isinstance(event, ev.HeartbeatReceived) else peer.since_beat + 1
+        if peer.since_beat > UNPACED_MESSAGES:
+            await self._pace()
 
     def scheduler(self, scheduler_id: str) -> Peer[do.ToScheduler]:
         """Begin a scheduler's stream."""
@@ -298,11 +310,10 @@ class Driver:
         peer.break_off(Unavailable("the scheduler does not read its stream", reason="NOT_READING"))
         self._events.append(ev.SchedulerLost(stream=frame.stream))
 
-    async def pace(self) -> None:
+    async def _pace(self) -> None:
         """Wait while a scheduler is far behind: who sends on and on is slowed down to what schedulers take.
 
-        For no longer than PACE_S: a worker's heartbeats are on the same stream, and a scheduler that does not read at
-        all is no reason to lose its lease.
+        For no longer than PACE_S: a scheduler that does not read at all is nobody's fault.
         """
         for scheduler in tuple(self._schedulers.values()):
             if scheduler.crowded:

@@ -71,8 +71,7 @@ class WorkerManagerServicer(pb_grpc.WorkerManagerServiceServicer):
     async def _read_worker(self, peer: Peer[do.ToWorker], requests: AsyncIterator[pb.ConnectRequest]) -> None:
         try:
             async for request in requests:
-                self._driver.feed((_worker_event(peer.number, request),))
-                await self._driver.pace()
+                await self._driver.hear(peer, _worker_event(peer.number, request))
         except Exception as error:  # noqa: BLE001  # raised again by the writing side, where the interceptor sees it
             peer.end(error)
         finally:
