@@ -154,3 +154,19 @@ async def test_a_worker_of_functions_needs_no_linux(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(journals, "BOOT_ID_FILE", tmp_path / "none")
     left = await left_of(SessionJournal(tmp_path), "dead")
     assert left == Left(results=(), unfinished=(), processes=())
+
+
+async def test_a_file_that_cannot_be_removed_does_not_keep_the_next_session_from_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path, *, missing_ok: bool) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    life = Life(SessionJournal(tmp_path), "one")
+    await life.record(finished(1))
+    monkeypatch.setattr(Path, "unlink", refuse)
+    life.journal.begin("two")
+    await life.record(finished(2))
+    await life.journal.close()
+    left = await left_of(SessionJournal(tmp_path), "two")
+    assert [each.task_number for each in left.results] == [2]

@@ -207,9 +207,9 @@ class _Files:
     def begin(self, session_id: str) -> None:
         """Turn to another session; the file of the one before it is of no use any more."""
         self.close()
-        if self._session:
-            self.remove(self._session)
-        self._session = session_id
+        over, self._session = self._session, session_id
+        if over:
+            self.remove(over)
 
     def commit(self, statements: Iterable[tuple[str, Row]]) -> None:
         """Carry out statements in one transaction, durably; those for a session whose file was removed are void."""
@@ -249,8 +249,11 @@ class _Files:
         if session_id == self._session:
             self.close()
             self._session = ""
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{self.path(session_id)}{suffix}").unlink(missing_ok=True)
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{self.path(session_id)}{suffix}").unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("journal_not_removed", session_id=session_id, error=str(error))
 
     def close(self) -> None:
         """Let go of the present file."""
