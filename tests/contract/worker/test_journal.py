@@ -138,7 +138,7 @@ async def test_what_was_taken_over_outlives_the_next_process_too(lives: Lives) -
     await first.journal.close()
     second = Life(lives(), "two")
     left = await second.journal.take_over(["one"])
-    second.journal.drop(["one"])
+    second.journal.drop(["one"], lambda: None)
     second.journal.forget(left.results[:1])
     await second.journal.close()
     assert [each.key for each in (await left_of(lives(), "one", "two")).results] == [("e", 2, 1)]
@@ -168,7 +168,7 @@ async def test_a_session_that_is_over_leaves_nothing(lives: Lives) -> None:
 async def test_a_session_that_ended_in_order_leaves_nothing(lives: Lives) -> None:
     first = Life(lives(), "one")
     await first.record(finished(1))
-    first.journal.drop(["one"])
+    first.journal.drop(["one"], lambda: None)
     await first.journal.close()
     assert await left_of(lives(), "one") == Left()
 

@@ -312,6 +312,17 @@ async def test_a_drain_before_the_first_hello_waits_for_results_that_are_taken_o
         await manager.stop()
 
 
+async def test_a_dead_session_is_forgotten_once_its_journal_is_gone(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone: list[Callable[[], None]] = []
+    monkeypatch.setattr(MemoryJournal, "drop", lambda _self, _session_ids, then: gone.append(then))
+    await worker.welcomed()
+    assert worker.sessions.dead() == ["dead-1"]
+    gone.pop()()
+    assert worker.sessions.dead() == []
+
+
 async def test_results_wait_for_one_message_when_the_writer_is_busy(worker: Worker) -> None:
     stream = await worker.welcomed()
     stream.assign("echo", *[assignment(task) for task in range(4)])

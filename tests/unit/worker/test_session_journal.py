@@ -58,9 +58,36 @@ async def test_the_file_goes_with_its_session(tmp_path: Path) -> None:
     life = Life(SessionJournal(tmp_path), "one")
     await life.record(finished())
     assert "session-one.sqlite" in names_in(tmp_path)
-    life.journal.drop(["one"])
+    life.journal.drop(["one"], lambda: None)
     await life.journal.close()
     assert names_in(tmp_path) == []
+
+
+async def test_what_follows_a_drop_waits_until_the_files_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that goes before them would leave them to nobody, should the process die in between."""
+    life = Life(SessionJournal(tmp_path), "one")
+    await life.record(finished())
+    seen: list[list[str]] = []
+    dropped = asyncio.Event()
+
+    def note() -> None:
+        seen.append(names_in(tmp_path))
+        dropped.set()
+
+    life.journal.drop(["one", "never"], note)
+    assert seen == []
+    await dropped.wait()
+    assert seen == [[]]
+
+    def refuse(_path: Path, *, missing_ok: bool) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    life.journal.drop(["two"], lambda: seen.append([]))
+    await life.journal.close()
+    assert len(seen) == 1
 
 
 async def test_what_is_still_to_be_forgotten_does_not_bring_the_file_back(tmp_path: Path) -> None:
@@ -68,7 +95,7 @@ async def test_what_is_still_to_be_forgotten_does_not_bring_the_file_back(tmp_pa
     result = finished()
     await life.record(result)
     life.journal.forget([result])
-    life.journal.drop(["one"])
+    life.journal.drop(["one"], lambda: None)
     await life.journal.close()
     assert names_in(tmp_path) == []
 

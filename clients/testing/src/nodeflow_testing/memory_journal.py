@@ -65,9 +65,10 @@ class MemoryJournal:
         unfinished, processes = tuple(key for key, _ in noted), tuple(row for _, row in noted)
         return Left(results=tuple(results), unfinished=unfinished, processes=processes)
 
-    def drop(self, session_ids: Sequence[str]) -> None:
+    def drop(self, session_ids: Sequence[str], then: Callable[[], None]) -> None:
         for each in session_ids:
             self._kept.sessions.pop(each, None)
+        then()
 
     async def close(self) -> None:
         self._tell = _ignore

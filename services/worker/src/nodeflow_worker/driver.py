@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Final, assert_never
 
 from nodeflow_shared.clock import Clock
@@ -241,8 +242,7 @@ class Driver:
             self._outbound = None
             outbound.close()
             if outbound.ended:
-                self._journal.drop([self._session])
-                self._sessions.end()
+                self._journal.drop([self._session], self._sessions.end)
                 self._left.set()
         if outbound.ended:
             # `run` ends this: to return would be told as a lost connection.
@@ -272,7 +272,10 @@ class Driver:
 
     def _part_from(self, dead: Sequence[str]) -> None:
         """The worker-manager was told of dead sessions: nothing of theirs is needed any more."""
-        self._journal.drop(dead)
+        # Their locks go last: should we die before, a successor knows by them what there is to remove.
+        self._journal.drop(dead, partial(self._forget_sessions, dead))
+
+    def _forget_sessions(self, dead: Sequence[str]) -> None:
         self._sessions.forget(dead)
         self._taken_over.difference_update(dead)
 

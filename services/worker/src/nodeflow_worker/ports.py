@@ -253,8 +253,8 @@ class Journal(Protocol):
         """Return what dead sessions left, once their results are kept for the present session as well."""
         ...
 
-    def drop(self, session_ids: Sequence[str]) -> None:
-        """Drop all that is kept for dead sessions."""
+    def drop(self, session_ids: Sequence[str], then: Callable[[], None]) -> None:
+        """Drop all that is kept for sessions that are over; `then` is called once it is gone, or never if it stays."""
         ...
 
     async def close(self) -> None:

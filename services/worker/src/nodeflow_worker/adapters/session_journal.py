@@ -135,10 +135,10 @@ class SessionJournal:
         except (sqlite3.Error, OSError) as error:
             self._complain(error)
 
-    def drop(self, session_ids: Sequence[str]) -> None:
+    def drop(self, session_ids: Sequence[str], then: Callable[[], None]) -> None:
         """Remove the files of sessions."""
-        for session_id in session_ids:
-            self._thread.submit(self._files.remove, session_id)
+        removal = self._run(partial(self._files.remove_all, tuple(session_ids)))
+        removal.add_done_callback(partial(_on_removed, tuple(session_ids), then))
 
     async def close(self) -> None:
         """Write what waits, and let go of the file."""
@@ -209,7 +209,10 @@ class _Files:
         self.close()
         over, self._session = self._session, session_id
         if over:
-            self.remove(over)
+            try:
+                self.remove(over)
+            except OSError as error:
+                _not_removed([over], error)
 
     def commit(self, statements: Iterable[tuple[str, Row]]) -> None:
         """Carry out statements in one transaction, durably; those for a session whose file was removed are void."""
@@ -249,11 +252,13 @@ class _Files:
         if session_id == self._session:
             self.close()
             self._session = ""
-        try:
-            for suffix in ("", "-wal", "-shm"):
-                Path(f"{self.path(session_id)}{suffix}").unlink(missing_ok=True)
-        except OSError as error:
-            _log.warning("journal_not_removed", session_id=session_id, error=str(error))
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.path(session_id)}{suffix}").unlink(missing_ok=True)
+
+    def remove_all(self, session_ids: Sequence[str]) -> None:
+        """Remove the files of sessions."""
+        for session_id in session_ids:
+            self.remove(session_id)
 
     def close(self) -> None:
         """Let go of the present file."""
@@ -297,6 +302,18 @@ def _read(row: Row) -> Attempt | _Note:
         return read_result(attempt_pb2.AttemptResult.FromString(result))
     process = ProcessIdentity(pid=int(pid), start_ticks=int(start_ticks))
     return _Note(key=(str(execution_id), int(task), int(attempt)), boot_id=str(boot_id), process=process)
+
+
+def _on_removed(session_ids: Sequence[str], then: Callable[[], None], removal: "asyncio.Future[None]") -> None:
+    error = removal.exception()
+    if error is None:
+        then()
+    else:
+        _not_removed(session_ids, error)
+
+
+def _not_removed(session_ids: Sequence[str], error: BaseException) -> None:
+    _log.warning("journal_not_removed", session_ids=session_ids, error=str(error))
 
 
 def _ignore(_event: Recorded) -> None:
