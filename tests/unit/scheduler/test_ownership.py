@@ -196,3 +196,23 @@ def test_a_renewal_that_succeeds_is_no_end_of_an_outage_while_a_turn_waits_for_t
         assert replica.driver.outage.error is not None
 
     scenario(test)
+
+
+def test_a_reader_that_waits_for_a_commit_is_told_of_an_outage_that_begins_meanwhile() -> None:
+    async def test(replica: Replica) -> None:
+        await replica.ownership.ready.wait()
+        replica.log.prompt = False
+        await replica.submit("e1", 1)
+        reading = [asyncio.ensure_future(replica.driver.committed()) for _ in range(2)]
+        await asyncio.sleep(0.001)
+        replica.driver.outage.note(Unavailable("the database is full", reason="DISK_FULL"))
+        told = await asyncio.gather(*reading, return_exceptions=True)
+        assert [each.reason for each in told if isinstance(each, Unavailable)] == ["DISK_FULL"] * 2
+        replica.driver.outage.over()
+        later = asyncio.ensure_future(replica.driver.committed())
+        await asyncio.sleep(0.001)
+        assert not later.done()
+        replica.log.waiting[0].set_result(frozenset())
+        await later
+
+    scenario(test)

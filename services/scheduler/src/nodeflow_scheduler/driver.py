@@ -80,6 +80,9 @@ class Driver:
         self.core = core
         self.inbox = inbox
         self.outage = outage
+        outage.on_refused = self._tell_readers
+        self._news = asyncio.Event()
+        """Set for a moment when a turn is over, and when the log refuses all writes."""
         self._log = log
         self._workers = workers
         self._artifacts = artifacts
@@ -141,7 +144,12 @@ class Driver:
                 self._act(pending.turn, refused)
                 self._pending.popleft()
                 pending.over.set()
+                self._tell_readers()
             self._decided.clear()
+
+    def _tell_readers(self) -> None:
+        self._news.set()
+        self._news.clear()
 
     async def settled(self) -> None:
         """Waits until the log has answered all that was decided so far."""
@@ -169,10 +177,11 @@ class Driver:
 
         Raises Unavailable if part of that never happened, or if nothing can be made durable at the moment.
         """
-        if self._pending:
-            self.outage.check()
         refusals = self._refusals
-        await self.settled()
+        last = self._pending[-1].over if self._pending else None
+        while last is not None and not last.is_set():
+            self.outage.check()
+            await self._news.wait()
         if self._refusals != refusals:
             raise Unavailable("this scheduler has lost a shard in between; try again", retry_after_s=0.2)
 

@@ -6,6 +6,8 @@ of it: it comes back within seconds, and callers wait for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nodeflow_shared.errors import NodeflowError
 
 REASONS = frozenset({"DISK_FULL", "STORE_FAILED"})
@@ -16,11 +18,15 @@ class Outage:
 
     def __init__(self) -> None:
         self.error: NodeflowError | None = None
+        self.on_refused: Callable[[], None] | None = None
+        """Called at each refused write; the driver sets it."""
 
     def note(self, error: NodeflowError) -> None:
         """A write failed; anything but the store's own word changes nothing."""
         if error.reason in REASONS:
             self.error = error
+            if self.on_refused is not None:
+                self.on_refused()
 
     def over(self) -> None:
         """A write was answered."""
