@@ -124,6 +124,7 @@ class _Executor:
         self._journal.listen(self._handle)
         self._journal.begin("bench")
         self._slots = slots
+        self._credits = self._agent.bid.credits
         self._left = 0
         self._done = asyncio.Event()
         self._pending: list[Attempt] = []
@@ -135,7 +136,7 @@ class _Executor:
         self._left = count
         self._done.clear()
         cpu, began = time.process_time(), time.perf_counter()
-        self._assign(2 * self._slots)
+        self._assign()
         await self._done.wait()
         seconds = time.perf_counter() - began
         self.agent_cpu_s += time.process_time() - cpu
@@ -145,9 +146,10 @@ class _Executor:
         await self._processes.close()
         await self._journal.close()
 
-    def _assign(self, count: int) -> None:
-        """Hold ready what a worker does: as many beyond the slots as there are slots."""
-        batch, self._pending = self._pending[:count], self._pending[count:]
+    def _assign(self) -> None:
+        """Hand out what the worker has bid for: its slots, and as much beyond them as it wants to hold."""
+        room = max(0, self._slots + self._credits - len(self._agent.held()[0]))
+        batch, self._pending = self._pending[:room], self._pending[room:]
         if batch:
             self._handle(events.Assigned(attempts=batch))
 
@@ -164,8 +166,16 @@ class _Executor:
                     self._journal.forget(order.attempts)
                 case do.Report():
                     self._take(order.results)
+                case do.TellBid():
+                    self._beat()
                 case _:
                     continue
+
+    def _beat(self) -> None:
+        """Hear of a bid at once; a scheduler hears of it with the next heartbeat."""
+        self._credits = self._agent.bid.credits
+        self._handle(events.BeatSent(beat=1))
+        self._handle(events.BeatAnswered(beat=1))
 
     def _take(self, ended: Sequence[Attempt]) -> None:
         for each in ended:
@@ -174,6 +184,6 @@ class _Executor:
         self._left -= len(ended)
         if ended:
             self._handle(events.Acknowledged(result_ids=[each.result_id for each in ended]))
-            self._assign(len(ended))
+            self._assign()
         if self._left == 0:
             self._done.set()

@@ -24,7 +24,6 @@ from nodeflow_worker.adapters.session_journal import SessionJournal
 async def main():
     life = Life(SessionJournal(Path(sys.argv[1])), "one")
     await life.record(*(finished(task) for task in range(20)))
-    life.journal.forget([finished(0)])
     await life.record(finished(20))
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -43,7 +42,7 @@ async def test_what_was_told_as_recorded_is_there_after_kill_9(tmp_path: Path) -
     ended = await asyncio.to_thread(subprocess.run, command, cwd=root, env=environment, check=False)
     assert ended.returncode == -9
     left = await left_of(SessionJournal(tmp_path), "one")
-    assert [each.task_number for each in left.results] == list(range(1, 21))
+    assert [each.task_number for each in left.results] == list(range(21))
 
 
 async def test_nothing_is_made_before_there_is_something_to_keep(tmp_path: Path) -> None:
@@ -120,11 +119,20 @@ async def test_acknowledged_results_are_dropped_in_time_without_others_to_record
     life.journal.forget([finished()])
     async with asyncio.timeout(10):
         # What is waited for has no event.
-        while life.journal._waiting.statements or life.journal._commit is not None:  # type: ignore[attr-defined]  # noqa: ASYNC110
+        while life.journal._later is not None or life.journal._commit is not None:  # type: ignore[attr-defined]  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     life.journal._files.close()  # type: ignore[attr-defined]  # as a death does
     assert (await left_of(SessionJournal(tmp_path), "one")).results == ()
     await life.journal.close()
+
+
+async def test_what_is_recorded_again_while_it_is_being_forgotten_stays(tmp_path: Path) -> None:
+    life = Life(SessionJournal(tmp_path), "one")
+    await life.record(finished())
+    life.journal.forget([finished()])
+    await life.record(finished())
+    await life.journal.close()
+    assert [each.key for each in (await left_of(SessionJournal(tmp_path), "one")).results] == [finished().key]
 
 
 async def test_processes_of_another_boot_are_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,13 @@ guards the file: whoever reads a dead session's holds its lock.
 
 import asyncio
 import contextlib
+import itertools
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -25,7 +27,8 @@ from nodeflow_worker.ports import Left
 from nodeflow_worker.wire_results import add_results, read_result
 
 FORGET_AFTER_S: Final = 1.0
-"""How long rows that nobody needs may wait for a batch to go with: a result that is told twice changes nothing."""
+FORGET_AT: Final = 200
+"""How long rows that nobody needs stay, or until there are so many: a result that is told twice changes nothing."""
 UNUSABLE_NAME: Final = "unusable.sqlite"
 """What a file that is no journal is renamed to; the last one is kept, for people to look at."""
 SCHEMA_VERSION: Final = 1
@@ -71,6 +74,7 @@ class SessionJournal:
         self._tell: Callable[[Recorded], None] = _ignore
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._waiting = _Batch()
+        self._forgotten: dict[Key, None] = {}
         self._commit: asyncio.Future[None] | None = None
         self._later: asyncio.TimerHandle | None = None
         self._written = True
@@ -87,25 +91,39 @@ class SessionJournal:
     def begin(self, session_id: str) -> None:
         """Keep for this session from now on; what waits to be written is of the one before it, and dropped with it."""
         self._waiting = _Batch()
+        self._forgotten.clear()
         self._thread.submit(self._files.begin, session_id)
 
     def note(self, attempt: Attempt, process: ProcessIdentity) -> None:
         """Keep that the attempt's process runs."""
         row = (*attempt.key, attempt.fencing_token, self._boot_id, process.pid, process.start_ticks)
-        self._waiting.statements.append((_NOTE, row))
-        self._write()
+        self._put(attempt, (_NOTE, row))
 
     def record(self, attempt: Attempt) -> None:
         """Keep the attempt's result."""
-        self._waiting.statements.append(_record(attempt))
         self._waiting.recorded.append(attempt)
+        self._put(attempt, _record(attempt))
+
+    def _put(self, attempt: Attempt, statement: tuple[str, Row]) -> None:
+        self._forgotten.pop(attempt.key, None)
+        self._waiting.statements.append(statement)
         self._write()
 
     def forget(self, attempts: Sequence[Attempt]) -> None:
-        """Drop attempts with the next batch, or some time later with one of their own."""
-        self._waiting.statements += [(_FORGET, attempt.key) for attempt in attempts]
-        if self._later is None and self._commit is None:
-            self._later = asyncio.get_running_loop().call_later(FORGET_AFTER_S, self._write)
+        """Drop attempts some time later, many at once: beside a result they would double what its commit costs."""
+        self._forgotten.update((attempt.key, None) for attempt in attempts)
+        if len(self._forgotten) >= FORGET_AT:
+            self._drop_forgotten()
+        elif self._later is None and self._forgotten:
+            self._later = asyncio.get_running_loop().call_later(FORGET_AFTER_S, self._drop_forgotten)
+
+    def _drop_forgotten(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        self._waiting.statements += [(_FORGET, key) for key in self._forgotten]
+        self._forgotten.clear()
+        self._write()
 
     async def take_over(self, session_ids: Sequence[str]) -> Left:
         """Return what dead sessions left, once their results are kept for the present session as well."""
@@ -143,11 +161,9 @@ class SessionJournal:
     async def close(self) -> None:
         """Write what waits, and let go of the file."""
         self._tell = _ignore
-        self._write()
+        self._drop_forgotten()
         while self._commit is not None:
             await asyncio.wait([self._commit])
-        if self._later is not None:
-            self._later.cancel()
         await self._run(self._files.close)
         self._thread.shutdown()
 
@@ -156,9 +172,6 @@ class SessionJournal:
 
     def _write(self) -> None:
         """Commit what waits, unless a commit is under way, which is followed by another one."""
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
         if self._commit is not None or not self._waiting.statements:
             return
         batch, self._waiting = self._waiting, _Batch()
@@ -214,16 +227,19 @@ class _Files:
             except OSError as error:
                 _not_removed([over], error)
 
-    def commit(self, statements: Iterable[tuple[str, Row]]) -> None:
+    def commit(self, statements: Sequence[tuple[str, Row]]) -> None:
         """Carry out statements in one transaction, durably; those for a session whose file was removed are void."""
         if not self._session:
             return
         if self._open is None:
             self._open = _make(self.path(self._session))
+        if len(statements) == 1:  # which is a transaction by itself; each call hands the interpreter's lock to and fro
+            self._open.execute(*statements[0])
+            return
         self._open.execute("BEGIN")
         try:
-            for sql, row in statements:
-                self._open.execute(sql, row)
+            for sql, group in itertools.groupby(statements, itemgetter(0)):
+                self._open.executemany(sql, (row for _, row in group))
             self._open.execute("COMMIT")
         except sqlite3.Error:
             with contextlib.suppress(sqlite3.Error):
