@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 
-from tests.simulation.seeds.report import Report, keep_quiet, simulate, summary_of
+from tests.simulation.seeds.report import Report, prepare, simulate, summary_of
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -34,7 +34,7 @@ def main() -> int:
             failed = f"violations in {report.failed[:10]}" if report.failed else "no violation"
             print(f"{report.seeds} of {arguments.seeds} seeds, {per_s:.1f} per second, {failed}", file=sys.stderr)
 
-    keep_quiet()
+    prepare()
     report, seconds = simulate(arguments.first, arguments.seeds, arguments.jobs, on_progress)
     print(summary_of(report, seconds))
     return 1 if report.failed or report.missing() else 0

@@ -3,6 +3,7 @@
 Owns the processes, and what is said of all seeds. Must not know what a life is made of.
 """
 
+import gc
 import logging
 import time
 from collections import Counter
@@ -10,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from multiprocessing import get_context
 from typing import Final
 
@@ -19,7 +21,10 @@ from tests.simulation.seeds.life import live
 from tests.simulation.seeds.story import story_of
 from tests.simulation.seeds.verdict import judge
 from tests.simulation.seeds.work import TASKS_AT_LEAST
+from tests.support import history
 
+from nodeflow_scheduler import library
+from nodeflow_scheduler.domain.document import compile_document
 from nodeflow_sdk.audit.checkers.findings import Violation
 
 CHUNK: Final = 10
@@ -27,6 +32,8 @@ CHUNK: Final = 10
 ALL_KINDS_AFTER: Final = 50
 """From so many seeds on every kind of fault must have struck."""
 STORIES: Final = 3
+DOCUMENTS: Final = 64
+"""Those of a life or two."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,9 +67,17 @@ class Report:
         return [kind for kind in KINDS if not self.struck[kind]] + [each for each in EFFECTS if not self.effects[each]]
 
 
-def keep_quiet() -> None:
-    """Have the services log nothing in this process."""
+def prepare() -> None:
+    """Make this process ready for many lives: services log nothing, and what can never change is made once.
+
+    A compiled document is frozen through and through, so the schedulers of a life, and whoever reads its history, may
+    share one. What is loaded by now lives for ever: the collector need not look at it after each life.
+    """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    compiled = lru_cache(maxsize=DOCUMENTS)(compile_document)
+    for reader in (library, history):
+        setattr(reader, compile_document.__name__, compiled)
+    gc.freeze()
 
 
 def report_on(seeds: Sequence[int]) -> Report:
@@ -116,7 +131,7 @@ def _reports(first: int, count: int, jobs: int) -> Generator[Report]:
         yield from map(report_on, chunks)
         return
     # Spawned: gRPC must not be forked, and each process begins as the others do.
-    with ProcessPoolExecutor(min(jobs, len(chunks)), mp_context=get_context("spawn"), initializer=keep_quiet) as pool:
+    with ProcessPoolExecutor(min(jobs, len(chunks)), mp_context=get_context("spawn"), initializer=prepare) as pool:
         yield from pool.map(report_on, chunks)
 
 
