@@ -318,4 +318,22 @@ BUGS: Final = (
         right="        if attempt.fencing_token < token:\n            return False\n",
         wrong="",
     ),
+    Bug(
+        name="tell the result of a process before it is kept",
+        breaks="I1",
+        service=WORKER,
+        file="domain/agent.py",
+        right="        if attempt.spec.process is not None:\n"
+        "            return [self._record(attempt, outcome)]\n"
+        "        self._finish(attempt, outcome)\n",
+        wrong="        self._finish(attempt, outcome)\n",
+    ),
+    Bug(
+        name="leave behind what an earlier life of the worker had finished",
+        breaks="I1",
+        service=WORKER,
+        file="driver.py",
+        right="        self.handle(events.LeftBehind(results=left.results))\n",
+        wrong="        self.handle(events.LeftBehind(results=()))\n",
+    ),
 )
