@@ -35,6 +35,8 @@ COMMANDS = (
     "why",
     "graph",
     "diff",
+    "export",
+    "audit",
     "artifacts ls",
     "workers",
     "workflows",

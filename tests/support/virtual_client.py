@@ -23,7 +23,7 @@ from nodeflow_sdk.audit.history import Span as WorkSpan
 from nodeflow_shared.clock import LoopClock
 from nodeflow_shared.retry import as_lost_connection
 from nodeflow_testing.machine_clock import EPOCH_MS
-from nodeflow_testing.virtual_suite import SCHEDULER, VirtualSuite
+from nodeflow_testing.virtual_suite import VirtualSuite
 
 RETRY_S = 0.2
 STOP_WITHIN_MS: Final = 20_000
@@ -154,7 +154,8 @@ class VirtualClient:
             spans=tuple(self._spans()),
             slots=tuple(Slots(worker=name, slots=self._suite.slots) for name in self._suite.spans_by_worker),
             stop_within_ms=STOP_WITHIN_MS,
-            clock_error_ms=self._suite.clocks[SCHEDULER].error_ms,  # Which facts have their times from.
+            # Facts have their times from whichever scheduler owned the shard.
+            clock_error_ms=max(self._suite.clocks[name].error_ms for name in self._suite.schedulers),
         )
 
     def _spans(self) -> Iterator[WorkSpan]:
