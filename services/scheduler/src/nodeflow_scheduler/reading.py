@@ -103,14 +103,16 @@ class Reading:
 
     # ------------------------------------------------------------------- events
 
-    async def check_cursor(self, execution: Execution, after_sequence: int) -> None:
-        """Raises InvalidInput for a cursor after the last event that is committed: it was never given."""
-        if after_sequence <= execution.sequence:
-            return
-        if not execution.finished:
+    async def at_least(self, execution: Execution, sequence: int) -> Execution:
+        """The execution as it was when a cursor was given, or later: readers behind it must know all before it.
+
+        Raises InvalidInput for a cursor after the last event that is committed: it was never given.
+        """
+        if sequence > execution.sequence and not execution.finished:
             # Where the shard is another's by now, the log is ahead of what is in memory here.
-            async for _ in self._journal.chunks(execution.execution_id, after_sequence - 1):
-                return
+            execution = await self._journal.execution(execution.execution_id, self._library)
+        if sequence <= execution.sequence:
+            return execution
         last = f"is after the last event, {execution.sequence}"
         violation = FieldViolation("cursor", last, "one that the service gave, unchanged")
         raise InvalidInput("the cursor is after the end", violations=[violation])

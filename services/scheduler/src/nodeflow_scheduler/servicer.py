@@ -250,7 +250,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
         execution_id = execution.execution_id
         after = sequence_in(request.cursor, execution_id)
-        await self._reading.check_cursor(execution, after)
+        execution = await self._reading.at_least(execution, after)
         if execution.finished and after == execution.sequence:
             return
         reader = EventReader.of(execution)
