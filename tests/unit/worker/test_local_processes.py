@@ -334,8 +334,9 @@ async def test_a_launcher_that_was_lost_guards_no_more_and_the_next_does(lab: Pr
     runner = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
     pid_fd = os.pidfd_open(runner.pid)
     lab.processes.watch(runner.pid, pid_fd)
+    before = psutil.Process().children()
     lab.processes.guard(time.monotonic() + 60)
-    [launcher] = [each for each in psutil.Process().children() if "-I" in each.cmdline()]
+    [launcher] = set(psutil.Process().children()).difference(before)
     launcher.kill()
     await lab.until(lambda: not launcher.is_running())
     lab.processes.guard(time.monotonic())
