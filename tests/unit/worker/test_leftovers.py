@@ -59,7 +59,7 @@ def agent(directory: Path, script: str) -> Iterator[Agent]:
     """Run an agent with one process inside the block."""
     root = str(Path(__file__).parents[3])
     command = [sys.executable, "-c", AGENT, str(directory), script]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root, env={**os.environ, "PYTHONPATH": root})
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root)
     assert process.stdout is not None
     with process.stdout:
         pids = [pid for pid in map(int, process.stdout.readline().split()) if pid]

@@ -1,7 +1,6 @@
 """The journal's files: what is in them when a process dies, how large they get, and files that are no journal."""
 
 import asyncio
-import os
 import sqlite3
 import subprocess
 import sys
@@ -37,9 +36,8 @@ def names_in(directory: Path) -> list[str]:
 
 async def test_what_was_told_as_recorded_is_there_after_kill_9(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[3])
-    environment = {**os.environ, "PYTHONPATH": root}
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
-    ended = await asyncio.to_thread(subprocess.run, command, cwd=root, env=environment, check=False)
+    ended = await asyncio.to_thread(subprocess.run, command, cwd=root, check=False)
     assert ended.returncode == -9
     left = await left_of(SessionJournal(tmp_path), "one")
     assert [each.task_number for each in left.results] == list(range(21))
