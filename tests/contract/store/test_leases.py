@@ -1,6 +1,7 @@
 """Leases on shards: who gets them, for how long, and that a token is never granted twice."""
 
 import asyncio
+from dataclasses import replace
 
 from tests.contract.store.conftest import SHARDS, Home
 from tests.support.state_manager_values import HOLDER, LONG_MS, a_start, append
@@ -71,10 +72,20 @@ async def test_a_released_shard_is_free_and_its_tokens_go_on(leased: Store) -> N
     assert tokens(await leased.acquire_shards(OTHER, [2], LONG_MS)) == {2: 2}
 
 
-async def test_leases_tokens_and_offsets_outlive_the_process(home: Home, leased: Store) -> None:
-    assert await append(leased, a_start("a", events=5)) == []
+async def test_a_lease_tells_the_time_of_the_last_event(leased: Store) -> None:
+    late = replace(a_start("a"), last_event_time_ms=2_000)
+    early = replace(a_start("b", offset=1), last_event_time_ms=1_000)
+    refused = replace(a_start("c", offset=9), last_event_time_ms=3_000)
+    for part in (late, early, refused):
+        await append(leased, part)
+    leases = await leased.acquire_shards(HOLDER, [0, 1], LONG_MS)
+    assert [lease.last_event_time_ms for lease in leases] == [2_000, 0]
+
+
+async def test_leases_tokens_offsets_and_times_outlive_the_process(home: Home, leased: Store) -> None:
+    assert await append(leased, replace(a_start("a", events=5), last_event_time_ms=2_000)) == []
     again = await home.reopen()
     assert again.shard_count == SHARDS
     assert await again.acquire_shards(OTHER, [], LONG_MS) == []
     (lease,) = await again.acquire_shards(HOLDER, [0], LONG_MS)
-    assert (lease.fencing_token, lease.next_offset) == (2, 5)
+    assert (lease.fencing_token, lease.next_offset, lease.last_event_time_ms) == (2, 5, 2_000)

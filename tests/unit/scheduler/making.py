@@ -138,8 +138,10 @@ def report(
     return Report(execution_id, task, attempt, shard, token, task + 1 if result_id is None else result_id, outcome)
 
 
-def acquired(*executions: Execution, token: int = TOKEN, offset: int = 0, shard: int = SHARD) -> ShardsAcquired:
-    return ShardsAcquired(leases=[Lease(shard, token, offset)], executions=list(executions))
+def acquired(
+    *executions: Execution, token: int = TOKEN, offset: int = 0, time_ms: int = 0, shard: int = SHARD
+) -> ShardsAcquired:
+    return ShardsAcquired(leases=[Lease(shard, token, offset, time_ms)], executions=list(executions))
 
 
 def closed(session_id: str = "s1") -> SessionClosed:

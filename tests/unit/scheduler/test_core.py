@@ -500,7 +500,8 @@ def successor(lab: Lab, token: int = TOKEN + 1) -> Lab:
     executions = [lab.replayed(each) for each, it in lab.core.executions.items() if not it.finished]
     other.log = lab.log
     other.now_ms = lab.now_ms
-    other.step(acquired(*executions, token=token, offset=lab.core.ledger.leases[SHARD].next_offset))
+    lease = lab.core.ledger.leases[SHARD]
+    other.step(acquired(*executions, token=token, offset=lease.next_offset, time_ms=lease.time_ms))
     return other
 
 
@@ -552,6 +553,17 @@ def test_the_clock_of_a_shard_never_runs_backwards() -> None:
     other = successor(lab)
     other.step(opened(), held(results=[report(1)]), ATTACHED)
     assert other.execution().finish_ms == START_MS
+
+
+def test_the_clock_of_a_shard_is_known_where_all_that_happened_is_over() -> None:
+    lab = Lab.ready()
+    lab.step(submit(chain(1)))
+    lab.step(updates(results=[report(0)]))
+    lab.now_ms -= 1_000
+    other = successor(lab)
+    assert other.core.executions == {}
+    other.step(submit(chain(1), "e2"))
+    assert other.execution("e2").start_ms == START_MS
 
 
 def test_a_lost_shard_leaves_memory_and_what_its_turn_decided() -> None:

@@ -27,6 +27,7 @@ from nodeflow_state_manager.config import StateManagerSettings
 
 SHARDS = 4
 TIMEOUT = Duration(seconds=10)
+AT = Timestamp(seconds=2_000, nanos=5_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,7 @@ def a_start(execution_id: str, *, shard: int = 0, offset: int = 0, token: int = 
         chunks=[a_chunk(execution_id)],
         records=[a_record(execution_id, shard)],
         snapshots=[log_pb2.Snapshot(execution_id=execution_id, sequence=1, data=b"state")],
+        last_event_time=AT,
     )
 
 
@@ -202,6 +204,13 @@ async def test_leases_are_capped_renewed_and_given_back(api: Api) -> None:
     await api.log.ReleaseShards(pb.ReleaseShardsRequest(holder="s0", shards=held))
     other = await api.log.AcquireShards(pb.AcquireShardsRequest(holder="s1", lease_timeout=TIMEOUT))
     assert [each.fencing_token for each in other.leases] == [1, 1, 2, 1]
+
+
+async def test_a_lease_tells_the_time_of_the_last_event(api: Api) -> None:
+    await acquire(api)
+    await append(api, pb.AppendRequest(batch_id=1, shards=[a_start("a", shard=1)]))
+    leases = (await api.log.AcquireShards(pb.AcquireShardsRequest(holder="s0", lease_timeout=TIMEOUT))).leases
+    assert [lease.last_event_time for lease in leases] == [Timestamp(), AT, Timestamp(), Timestamp()]
 
 
 async def test_the_index_answers_with_pages(api: Api) -> None:

@@ -23,7 +23,7 @@ from nodeflow_shared.errors import StartupError
 from nodeflow_state_manager.adapters.schema import METADATA
 from nodeflow_state_manager.adapters.sqlite import open_sqlite
 from nodeflow_state_manager.adapters.sqlite_engine import DATABASE_FILE, PAGE_BYTES, open_readers
-from nodeflow_state_manager.domain.values import Refusal
+from nodeflow_state_manager.domain.values import ExecutionState, Refusal
 from nodeflow_state_manager.ports import StoreFull
 
 
@@ -54,6 +54,22 @@ async def test_a_database_of_a_later_release_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(StartupError, match="9999"):
         await open_sqlite(tmp_path, 4)
+
+
+async def test_a_database_of_the_first_release_knows_the_times_of_its_shards(tmp_path: Path) -> None:
+    store = await open_sqlite(tmp_path, 2)
+    await store.acquire_shards(HOLDER, [], LONG_MS)
+    over = a_record("over", create_time_ms=1_000, finish_time_ms=2_000, state=ExecutionState.COMPLETED)
+    assert await append(store, replace(a_start("over"), records=[over])) == []
+    await store.close()
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as connection:
+        connection.execute("ALTER TABLE shards DROP COLUMN last_event_time_ms")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    connection.close()
+    store = await open_sqlite(tmp_path, 2)
+    leases = await store.acquire_shards(HOLDER, [], LONG_MS)
+    assert [lease.last_event_time_ms for lease in leases] == [2_000, 0]
+    await store.close()
 
 
 async def test_the_number_of_shards_is_that_of_the_database(tmp_path: Path) -> None:

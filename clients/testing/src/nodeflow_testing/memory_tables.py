@@ -94,6 +94,7 @@ class Tables:
                     fencing_token=head.fencing_token,
                     next_offset=head.next_offset,
                     expire_time_ms=lease.expire_time_ms,
+                    last_event_time_ms=head.last_event_time_ms,
                 )
             )
         return granted

@@ -127,6 +127,7 @@ class ShardLease(_message.Message):
     NEXT_OFFSET_FIELD_NUMBER: _builtins.int
     LEASE_TIMEOUT_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_EVENT_TIME_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     """The shard."""
     fencing_token: _builtins.int
@@ -141,6 +142,10 @@ class ShardLease(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it ends by the database's clock."""
 
+    @_builtins.property
+    def last_event_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the shard's last event, by the clocks of those who wrote. Its holder's events shall not be earlier."""
+
     def __init__(
         self,
         *,
@@ -149,10 +154,11 @@ class ShardLease(_message.Message):
         next_offset: _builtins.int = ...,
         lease_timeout: _duration_pb2.Duration | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        last_event_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "lease_timeout", b"lease_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "last_event_time", b"last_event_time", "lease_timeout", b"lease_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "fencing_token", b"fencing_token", "lease_timeout", b"lease_timeout", "next_offset", b"next_offset", "shard", b"shard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "fencing_token", b"fencing_token", "last_event_time", b"last_event_time", "lease_timeout", b"lease_timeout", "next_offset", b"next_offset", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -334,6 +340,7 @@ class ShardAppend(_message.Message):
     RECORDS_FIELD_NUMBER: _builtins.int
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
+    LAST_EVENT_TIME_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     """The shard."""
     fencing_token: _builtins.int
@@ -356,6 +363,10 @@ class ShardAppend(_message.Message):
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArtifactUse]:
         """Digests of artifacts that the events refer to, each of which must be stored."""
 
+    @_builtins.property
+    def last_event_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the last event. The next lease of the shard tells the latest there was."""
+
     def __init__(
         self,
         *,
@@ -366,10 +377,11 @@ class ShardAppend(_message.Message):
         records: _abc.Iterable[_log_pb2.ExecutionRecord] | None = ...,
         snapshots: _abc.Iterable[_log_pb2.Snapshot] | None = ...,
         artifacts: _abc.Iterable[Global___ArtifactUse] | None = ...,
+        last_event_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_event_time", b"last_event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "chunks", b"chunks", "expected_offset", b"expected_offset", "fencing_token", b"fencing_token", "records", b"records", "shard", b"shard", "snapshots", b"snapshots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "chunks", b"chunks", "expected_offset", b"expected_offset", "fencing_token", b"fencing_token", "last_event_time", b"last_event_time", "records", b"records", "shard", b"shard", "snapshots", b"snapshots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -93,6 +93,7 @@ def lease_message(lease: ShardLease, lease_timeout_ms: int) -> service_pb2.Shard
         next_offset=lease.next_offset,
         lease_timeout=duration(lease_timeout_ms),
         expire_time=timestamp(lease.expire_time_ms),
+        last_event_time=timestamp(lease.last_event_time_ms),
     )
 
 
@@ -240,6 +241,7 @@ def _shard_append(part: service_pb2.ShardAppend, number: int) -> ShardAppend:
         records=_records(part, number) if part.records else (),
         snapshots=[_snapshot(each) for each in part.snapshots] if part.snapshots else (),
         artifacts=_uses(part, number) if part.artifacts else (),
+        last_event_time_ms=part.last_event_time.ToMilliseconds(),
     )
 
 

@@ -58,7 +58,10 @@ class GrpcShardLeases:
         response = await self._stub.AcquireShards(request, timeout=CALL_TIMEOUT_S)
         timeouts = [lease.lease_timeout.ToTimedelta().total_seconds() for lease in response.leases]
         return Granted(
-            leases=[Lease(lease.shard, lease.fencing_token, lease.next_offset) for lease in response.leases],
+            leases=[
+                Lease(lease.shard, lease.fencing_token, lease.next_offset, lease.last_event_time.ToMilliseconds())
+                for lease in response.leases
+            ],
             shard_count=response.shard_count,
             timeout_s=min(timeouts, default=self._timeout.ToTimedelta().total_seconds()),
         )

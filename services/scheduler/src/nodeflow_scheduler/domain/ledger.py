@@ -95,7 +95,8 @@ class Ledger:
             lease = self.leases[execution.shard]
             write = writes.get(execution.shard)
             if write is None:
-                write = writes[execution.shard] = ShardWrite(lease.shard, lease.token, lease.next_offset)
+                write = ShardWrite(lease.shard, lease.token, lease.next_offset, lease.time_ms)
+                writes[execution.shard] = write
             write.drafts.append(draft)
             lease.next_offset += execution.sequence - draft.first_sequence + 1
             if draft.first_sequence == 1 or execution.finished:
@@ -135,8 +136,6 @@ class Ledger:
 
     def adopt(self, turn: Turn, execution: Execution) -> None:
         """Takes over an execution from the log."""
-        lease = self.leases[execution.shard]
-        lease.time_ms = max(lease.time_ms, execution.time_ms)
         execution_id = execution.execution_id
         self.executions[execution_id] = execution
         self.admission.count(execution_id, len(execution.states))

@@ -279,6 +279,7 @@ class ShardWrite:
     shard: int
     token: int
     expected_offset: int
+    time_ms: int
     drafts: list[Draft] = field(default_factory=list)
     entries: list[IndexEntry] = field(default_factory=list)
     snapshots: list[Execution] = field(default_factory=list)

@@ -82,7 +82,12 @@ class _Packer:
         return full
 
     def _part(self, write: ShardWrite, offset: int) -> manager_pb2.ShardAppend:
-        return self.requests[-1].shards.add(shard=write.shard, fencing_token=write.token, expected_offset=offset)
+        return self.requests[-1].shards.add(
+            shard=write.shard,
+            fencing_token=write.token,
+            expected_offset=offset,
+            last_event_time=timestamp(write.time_ms),
+        )
 
 
 def record_of(entry: IndexEntry) -> store_pb2.ExecutionRecord:

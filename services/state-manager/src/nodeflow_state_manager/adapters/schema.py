@@ -31,6 +31,7 @@ SHARDS: Final = Table(
     Column("fencing_token", Integer, nullable=False),
     Column("expire_time_ms", Integer, nullable=False),
     Column("next_offset", Integer, nullable=False),
+    Column("last_event_time_ms", Integer, nullable=False, server_default=text("0")),
 )
 
 # The log. Rows lie in the order of their commits; an execution is named by its key in `executions`, because an index

@@ -94,9 +94,10 @@ class AppendTransaction:
             self._driver.executemany(sql.PUT_LABEL, labels)
 
     def _advance_shards(self) -> None:
-        moved = [(self._heads.shards[shard].next_offset, shard) for shard in sorted(self._moved)]
-        if moved:
-            self._driver.executemany(sql.ADVANCE_SHARD, moved)
+        if self._moved:
+            moved = [self._heads.shards[shard] for shard in sorted(self._moved)]
+            rows = [(head.next_offset, head.last_event_time_ms, head.shard) for head in moved]
+            self._driver.executemany(sql.ADVANCE_SHARD, rows)
 
     def _load_shards(self) -> None:
         # This process alone has the file open, so what the last append left is what a query would give.
@@ -118,8 +119,10 @@ class AppendTransaction:
 def shard_heads(rows: Iterable[Sequence[Any]]) -> dict[int, ShardHead]:
     """Return the end of every shard from its rows. (The driver's rows have no types.)"""
     return {
-        shard: ShardHead(shard=shard, leased=holder is not None, fencing_token=token, next_offset=offset)
-        for shard, holder, token, _, offset in rows
+        shard: ShardHead(
+            shard=shard, leased=holder is not None, fencing_token=token, next_offset=offset, last_event_time_ms=time_ms
+        )
+        for shard, holder, token, _, offset, time_ms in rows
     }
 
 

@@ -39,8 +39,14 @@ def acquire_shards(connection: Connection, holder: str, shards: Sequence[int], t
     now = _now_ms(connection)
     wanted = frozenset(shards)
     leases = [
-        ShardLease(shard=shard, fencing_token=token + 1, next_offset=offset, expire_time_ms=now + timeout_ms)
-        for shard, held_by, token, expire, offset in connection.exec_driver_sql(sql.READ_SHARDS)
+        ShardLease(
+            shard=shard,
+            fencing_token=token + 1,
+            next_offset=offset,
+            expire_time_ms=now + timeout_ms,
+            last_event_time_ms=time_ms,
+        )
+        for shard, held_by, token, expire, offset, time_ms in connection.exec_driver_sql(sql.READ_SHARDS)
         if (not wanted or shard in wanted) and (held_by is None or held_by == holder or expire <= now)
     ]
     _grant(connection, holder, leases)

@@ -17,10 +17,12 @@ COUNT_SHARDS: Final = "SELECT count(*) FROM shards"
 CREATE_SHARD: Final = (
     "INSERT INTO shards (shard, holder, fencing_token, expire_time_ms, next_offset) VALUES (?, NULL, 0, 0, 0)"
 )
-READ_SHARDS: Final = "SELECT shard, holder, fencing_token, expire_time_ms, next_offset FROM shards ORDER BY shard"
+READ_SHARDS: Final = (
+    "SELECT shard, holder, fencing_token, expire_time_ms, next_offset, last_event_time_ms FROM shards ORDER BY shard"
+)
 GRANT_SHARD: Final = "UPDATE shards SET holder = ?, fencing_token = ?, expire_time_ms = ? WHERE shard = ?"
 FREE_SHARD: Final = "UPDATE shards SET holder = NULL, expire_time_ms = 0 WHERE shard = ?"
-ADVANCE_SHARD: Final = "UPDATE shards SET next_offset = ? WHERE shard = ?"
+ADVANCE_SHARD: Final = "UPDATE shards SET next_offset = ?, last_event_time_ms = ? WHERE shard = ?"
 # A write that changes nothing but the file: what a full disk refuses too.
 TOUCH: Final = "UPDATE shards SET expire_time_ms = expire_time_ms WHERE shard = 0"
 

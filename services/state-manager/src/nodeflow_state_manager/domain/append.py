@@ -34,6 +34,7 @@ class ShardHead:
     leased: bool
     fencing_token: int
     next_offset: int
+    last_event_time_ms: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -180,6 +181,7 @@ class LogHeads:
             executions[execution_id].last_sequence = last
         if rows:
             head.next_offset = rows[-1][1] + rows[-1][4]
+            head.last_event_time_ms = max(head.last_event_time_ms, part.last_event_time_ms)
         self.finished.update(record.execution_id for record in part.records if record.state in FINAL_STATES)
         return Placement(
             rows=rows,

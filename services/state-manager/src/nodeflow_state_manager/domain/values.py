@@ -93,6 +93,7 @@ class ShardAppend:
     records: Sequence[ExecutionRecord] = ()
     snapshots: Sequence[Snapshot] = ()
     artifacts: Sequence[ArtifactUse] = ()
+    last_event_time_ms: int = 0
 
 
 class RefusalReason(IntEnum):
@@ -130,12 +131,16 @@ class HeldShard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardLease:
-    """The right to write to a shard, until `expire_time_ms` by the database's clock."""
+    """The right to write to a shard, until `expire_time_ms` by the database's clock.
+
+    `last_event_time_ms` is the latest that anybody gave an event of the shard.
+    """
 
     shard: int
     fencing_token: int
     next_offset: int
     expire_time_ms: int
+    last_event_time_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
