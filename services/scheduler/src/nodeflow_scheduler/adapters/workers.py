@@ -193,13 +193,14 @@ class ManagerLink:
         if outbox.offer(self._last):
             return self._last
         self._detach()
-        self._inbox.push(ManagerLost(manager=self._name))
         return None
 
     def _detach(self) -> None:
+        """Ends the stream, if there is one: what it handed out is in doubt, and its sessions are named anew."""
         outbox, self._outbox = self._outbox, None
         if outbox is not None:
             outbox.close()
+            self._inbox.push(ManagerLost(manager=self._name))
 
     async def _live(self) -> None:
         """One life of the stream. It is over as soon as its outbox is not the current one any more."""
@@ -228,7 +229,6 @@ class ManagerLink:
         finally:
             if self._outbox is outbox:
                 self._detach()
-                self._inbox.push(ManagerLost(manager=self._name))
 
     def _pass_on(self, response: manager_pb2.CoordinateResponse) -> None:
         """Pushes what a response says, in the order of its fields."""
