@@ -25,7 +25,7 @@ from nodeflow_sdk.client import open_client, open_workers_client
 
 RECOVERY_S: Final = 5.0
 """From the end of a fault until results are committed again; and never longer between two of them afterwards."""
-STALL_S: Final = 9.0
+STALL_S: Final = 5.0
 """Until the last execution moves on: it may wait its turn behind the others, but for no lease to end (10 s)."""
 SLOTS: Final = 4
 WAVES: Final = 2
