@@ -47,7 +47,6 @@ from nodeflow_scheduler.domain.lifecycle import ExecutionState
 from nodeflow_scheduler.domain.messages import Outcome, Report, Stopped
 from nodeflow_scheduler.domain.placement import Grant
 from nodeflow_scheduler.domain.values import NULL, Stored, Value
-from nodeflow_scheduler.ports import Prepared
 from nodeflow_scheduler.wire.attempts import fill_batch, keys_of, refs_of, reports_of
 from nodeflow_scheduler.wire.cursors import execution_cursor, sequence_in, task_page, task_page_start
 from nodeflow_scheduler.wire.log import decode_chunk, encode_chunk, started_in_chunk
@@ -223,9 +222,9 @@ def test_assignments_say_the_spec_of_a_node_once() -> None:
     fill_batch(
         batch,
         [
-            Prepared(Grant(execution, 0, 1), Rendered(b'{"x":1}', (("big", large),))),
-            Prepared(Grant(execution, 2, 1), Rendered(b"{}")),
-            Prepared(Grant(execution, 3, 1), Rendered(b"{}")),
+            (Grant(execution, 0, 1), Rendered(b'{"x":1}', (("big", large),))),
+            (Grant(execution, 2, 1), Rendered(b"{}")),
+            (Grant(execution, 3, 1), Rendered(b"{}")),
         ],
     )
     assert [(spec.node, spec.function.function, spec.tenant) for spec in batch.specs] == [

@@ -4,16 +4,18 @@ from dataclasses import replace
 
 from tests.unit.worker.making import attempt
 
-from nodeflow_worker.domain.values import Attempt, Failure, FailureKind, State
+from nodeflow_worker.domain.unacknowledged import Unacknowledged
+from nodeflow_worker.domain.values import Attempt, Failure, FailureKind, Outcome, State
 from nodeflow_worker.outbound import MAX_HELD_BYTES, MAX_UPDATE_BYTES, Waiting
 from nodeflow_worker.ports import Beat, Held, Updates
 
 SIZE = 1 << 20
 
 
-def finished(task: int) -> Attempt:
+def finished(task: int, outcome: Outcome = bytes(SIZE)) -> Attempt:
     held = attempt(task)
-    held.state, held.result_id, held.outcome = State.FINISHED, task, bytes(SIZE)
+    held.state, held.outcome = State.FINISHED, outcome
+    Unacknowledged().add(held)
     return held
 
 
@@ -50,9 +52,7 @@ def test_a_report_that_fits_is_left_alone() -> None:
 def test_what_failures_tell_counts_as_well() -> None:
     """Thousands of tasks may fail with long words while the worker-manager is away."""
     cause = Failure(kind=FailureKind.USER, reason="R", message="m" * 8_000, retryable=True, traceback="t" * 8_000)
-    results = [finished(task) for task in range(2_000)]
-    for each in results:
-        each.outcome = replace(cause, cause=cause)
+    results = [finished(task, replace(cause, cause=cause)) for task in range(2_000)]
     waiting = Waiting(lambda: Held(live=[], unacknowledged=results), no_beat)
     waiting.held = True
     held = waiting.next()

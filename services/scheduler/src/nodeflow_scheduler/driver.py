@@ -223,13 +223,14 @@ class Driver:
                 self._workers.assign(session.manager, session_id, session.generation, prepared)
 
     def _prepare(self, session: Session, grants: Sequence[Grant]) -> list[Prepared]:
-        prepared = []
+        prepared: list[Prepared] = []
         for grant in grants:
             execution, task, _ = grant
-            scope = scope_of(execution, task) if execution.expansions else execution
-            node = execution.workflow.nodes[execution.node_of(task) if execution.expansions else task]
+            expanded = bool(execution.expansions)
+            scope = scope_of(execution, task) if expanded else execution
+            node = execution.workflow.nodes[execution.node_of(task) if expanded else task]
             try:
-                prepared.append(Prepared(grant, node.arguments.render(scope)))
+                prepared.append((grant, node.arguments.render(scope)))
             except NodeflowError as error:
                 session.live.discard(grant.key)
                 failure = expression_failed(f"with of node {node.name!r}", error.message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from nodeflow.common.v1 import log_chunk_pb2
 from nodeflow.state_manager.v1 import log_pb2 as store_pb2
@@ -24,11 +24,8 @@ ExecutionRecord = store_pb2.ExecutionRecord
 WorkflowRecord = store_pb2.WorkflowRecord
 
 
-class Prepared(NamedTuple):
-    """An attempt with its arguments, ready to be handed out."""
-
-    grant: Grant
-    arguments: Rendered
+Prepared = tuple[Grant, Rendered]
+"""An attempt with its arguments, ready to be handed out. One is made for each task: a named tuple costs seven times."""
 
 
 class EventLog(Protocol):

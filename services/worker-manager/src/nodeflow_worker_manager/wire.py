@@ -35,9 +35,9 @@ class HeldMessage:
 
     __slots__ = ("message", "size_bytes")
 
-    def __init__(self, message: pb.HeldAttempts) -> None:
+    def __init__(self, message: pb.HeldAttempts, size_bytes: int | None = None) -> None:
         self.message = message
-        self.size_bytes = message.ByteSize()
+        self.size_bytes = message.ByteSize() if size_bytes is None else size_bytes
 
     @property
     def live_count(self) -> int:
@@ -65,9 +65,9 @@ class UpdatesMessage:
 
     __slots__ = ("message", "size_bytes")
 
-    def __init__(self, message: attempts.AttemptUpdates) -> None:
+    def __init__(self, message: attempts.AttemptUpdates, size_bytes: int | None = None) -> None:
         self.message = message
-        self.size_bytes = message.ByteSize()
+        self.size_bytes = message.ByteSize() if size_bytes is None else size_bytes
 
     @property
     def ended_count(self) -> int:
@@ -162,7 +162,7 @@ def read_worker_request(connection: int, request: pb.ConnectRequest) -> ev.Event
 
     Raises InvalidInput for one that is too large to be passed on.
     """
-    size = request.ByteSize()
+    size = request.ByteSize()  # Once, and for what it holds as well: it costs as much as writing the message.
     if size > MAX_REQUEST_BYTES:
         raise InvalidInput(
             f"a message of a worker has {size:,} bytes, and {MAX_REQUEST_BYTES:,} at most can be passed on; "
@@ -171,7 +171,7 @@ def read_worker_request(connection: int, request: pb.ConnectRequest) -> ev.Event
         )
     match request.WhichOneof("content"):
         case "updates":
-            return ev.UpdatesReceived(connection=connection, updates=UpdatesMessage(request.updates))
+            return ev.UpdatesReceived(connection=connection, updates=UpdatesMessage(request.updates, size))
         case "heartbeat":
             beat = request.heartbeat
             capacity = read_capacity(beat.capacity)
@@ -179,7 +179,7 @@ def read_worker_request(connection: int, request: pb.ConnectRequest) -> ev.Event
                 connection=connection, beat=beat.beat, capacity=capacity, draining=beat.draining
             )
         case "held":
-            return ev.HeldReceived(connection=connection, held=HeldMessage(request.held))
+            return ev.HeldReceived(connection=connection, held=HeldMessage(request.held, size))
         case "goodbye":
             return ev.GoodbyeReceived(connection=connection)
         case _:

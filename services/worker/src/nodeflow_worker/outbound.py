@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Self
 
-from nodeflow_worker.domain.unacknowledged import size_of_result
 from nodeflow_worker.domain.values import Attempt
 from nodeflow_worker.ports import Beat, Goodbye, Held, Hello, Outgoing, Updates
 
@@ -66,7 +65,7 @@ class Waiting:
         held = self._make_held()
         size = 0
         for place, attempt in enumerate(held.unacknowledged):
-            size += KEY_BYTES + size_of_result(attempt)
+            size += KEY_BYTES + attempt.result_bytes
             if size > MAX_HELD_BYTES:
                 told, rest = held.unacknowledged[:place], held.unacknowledged[place:]
                 self._results.extend(rest)
@@ -81,7 +80,7 @@ class Waiting:
         while self._results and size < MAX_UPDATE_BYTES:
             attempt = self._results.popleft()
             results.append(attempt)
-            size += KEY_BYTES + size_of_result(attempt)
+            size += KEY_BYTES + attempt.result_bytes
         return Updates(started=started, results=results, refused=refused)
 
 

@@ -206,7 +206,7 @@ class Placement:
 
     def enqueue(self, execution: Execution, queued: Iterable[tuple[int, int]]) -> None:
         """Attempts whose QUEUED event is committed."""
-        self.ready.extend(Grant(execution, task, attempt) for task, attempt in queued)
+        self.ready.extend([Grant(execution, task, attempt) for task, attempt in queued])
         if self.waiting > self._sweep_at:
             self._keep(lambda grant: grant.is_wanted)
             self._sweep_at = max(_SWEEP_FROM, 2 * self.waiting)
@@ -266,7 +266,7 @@ class Placement:
             share = -(-self.waiting // (len(rooms) - position))
             taken = self._take(session.session_id, min(room, share))
             if taken:
-                session.live.update([(grant[0].execution_id, grant[1], grant[2]) for grant in taken])
+                session.live.update([(execution.execution_id, task, attempt) for execution, task, attempt in taken])
                 assigned.setdefault(session.session_id, []).extend(taken)
 
     def _take(self, session_id: str, count: int) -> list[Grant]:

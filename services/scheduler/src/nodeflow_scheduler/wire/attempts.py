@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import assert_never
@@ -19,13 +20,16 @@ from nodeflow_scheduler.wire.values import artifacts_of, failure_of, payload_of,
 def fill_batch(batch: attempt_pb2.AssignmentBatch, prepared: Sequence[Prepared]) -> None:
     """Attempts for one worker. Specs are said once for each node of a revision."""
     add = batch.assignments.add
-    specs: dict[tuple[str, str, int], int] = {}
-    for (execution, task, attempt), rendered in prepared:
+    specs: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
+    known: dict[int, int] = {}
+    last: Execution | None = None
+    for (execution, task, attempt), (arguments, references) in prepared:
+        if execution is not last:  # Those of one execution come together.
+            last, known = execution, specs[execution.workflow.revision, execution.tenant]
         node = task if not execution.expansions else execution.node_of(task)
-        key = (execution.workflow.revision, execution.origin.tenant, node)
-        spec = specs.get(key)
+        spec = known.get(node)
         if spec is None:
-            spec = specs[key] = len(specs)
+            spec = known[node] = len(batch.specs)
             _fill_spec(batch.specs.add(), execution, node)
         assignment = add(
             execution_id=execution.execution_id,
@@ -34,10 +38,10 @@ def fill_batch(batch: attempt_pb2.AssignmentBatch, prepared: Sequence[Prepared])
             shard=execution.shard,
             fencing_token=execution.tokens[task],
             spec=spec,
-            arguments=rendered.arguments,
+            arguments=arguments,
         )
-        if rendered.references:
-            for parameter, value in rendered.references:
+        if references:
+            for parameter, value in references:
                 assignment.references.add(parameter=parameter, payload=payload_of(value))
         if task != node:
             assignment.map_index = execution.map_index_of(task) or 0
@@ -120,8 +124,9 @@ def reports_of(results: Iterable[attempt_pb2.AttemptResult]) -> list[Report]:
 def _outcome_of(result: attempt_pb2.AttemptResult) -> Outcome:
     output = result.output
     # Nearly always an inline JSON value, and then this is the whole test.
-    if output.data and not output.content_type and not result.artifacts:
-        return output.data
+    data = output.data
+    if data and not output.content_type and not result.artifacts:
+        return data
     match result.WhichOneof("outcome"):
         case "output":
             artifacts = artifacts_of(result.artifacts)

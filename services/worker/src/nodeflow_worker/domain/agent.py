@@ -110,14 +110,16 @@ class Agent:
         ready: list[Attempt] = []
         refused: list[Attempt] = []
         orders: list[Instruction] = []
+        most = self._most_live()
         for attempt in attempts:
-            if not self._admit(attempt):
+            if self._is_stale(attempt) or self._live >= most:
                 refused.append(attempt)
                 continue
-            known = self._held.get((attempt.execution_id, attempt.task_number))
+            name = (attempt.execution_id, attempt.task_number)
+            known = self._held.get(name)
             if known is not None and not self._beside(attempt, known, refused):
                 continue
-            self._held[attempt.execution_id, attempt.task_number] = attempt
+            self._held[name] = attempt
             self._live += 1
             if attempt.spec.process is None:
                 attempt.pace = self._pace(attempt)
@@ -131,16 +133,18 @@ class Agent:
         self._pool.enqueue(ready)
         return orders + self._pool.dispatch(now)
 
-    def _admit(self, attempt: Attempt) -> bool:
-        """Whether the token is not stale and there is room."""
+    def _is_stale(self, attempt: Attempt) -> bool:
+        """Whether a higher token of its shard was seen; its own is, from now on."""
         token = self._tokens.get(attempt.shard, 0)
-        if attempt.fencing_token < token:
-            return False
         if attempt.fencing_token > token:
             self._tokens[attempt.shard] = attempt.fencing_token
-        if self.draining or self._live >= self.bid.slots + max(self._told_credits, self._granted_credits):
-            return False
-        return not self._unacknowledged.full
+        return attempt.fencing_token < token
+
+    def _most_live(self) -> int:
+        """How many attempts may be live when new ones are taken."""
+        if self.draining or self._unacknowledged.full:
+            return 0
+        return self.bid.slots + max(self._told_credits, self._granted_credits)
 
     @staticmethod
     def _beside(attempt: Attempt, known: Attempt, refused: list[Attempt]) -> bool:

@@ -32,8 +32,9 @@ class Unacknowledged:
         """Keep a result, and give it its number."""
         self._last_id += 1
         attempt.result_id = self._last_id
+        attempt.result_bytes = _size_of_result(attempt)
         self._results[self._last_id] = attempt
-        self._bytes += size_of_result(attempt)
+        self._bytes += attempt.result_bytes
 
     def told(self) -> list[Attempt]:
         """Those that may be told; the others are still being recorded."""
@@ -42,7 +43,7 @@ class Unacknowledged:
     def acknowledged(self, result_ids: Sequence[int]) -> list[Attempt]:
         """Let go of results; numbers that are not known are passed over."""
         found = [attempt for each in result_ids if (attempt := self._results.pop(each, None)) is not None]
-        self._bytes -= sum(map(size_of_result, found))
+        self._bytes -= sum([attempt.result_bytes for attempt in found])
         return found
 
     def drop(self) -> None:
@@ -54,8 +55,7 @@ class Unacknowledged:
         self._last_id = 0
 
 
-def size_of_result(attempt: Attempt) -> int:
-    """About how many bytes a result takes on the wire."""
+def _size_of_result(attempt: Attempt) -> int:
     outcome = attempt.outcome
     if type(outcome) is bytes and not attempt.artifacts:
         return len(outcome)

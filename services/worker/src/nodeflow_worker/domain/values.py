@@ -218,6 +218,8 @@ class Attempt:
     runner: int = 0
     outcome: Outcome | None = None
     result_id: int = 0
+    result_bytes: int = 0
+    """About what its result takes on the wire."""
     returns: int = 0
     """How often a runner died before it began this attempt."""
     map_index: int | None = None
