@@ -169,6 +169,8 @@ class FakeScheduler(SchedulerServiceServicer):
         self.exported: list[api.ExportExecutionResponse] = []
         self.break_watch_after: list[int] = []
         """How many events to send before the connection breaks, for each watch; later ones are not broken."""
+        self.watch_error = Unavailable("restarting")
+        """What a connection breaks with."""
         self.watch_end = asyncio.Event()
         """What a watch waits for after its events; a test that clears it has a running execution."""
         self.watch_end.set()
@@ -236,7 +238,7 @@ class FakeScheduler(SchedulerServiceServicer):
         left = self.break_watch_after.pop(0) if self.break_watch_after else None
         for event in self.events[int(request.cursor or 0) :]:
             if left == 0:
-                raise Unavailable("restarting")
+                raise self.watch_error
             left = None if left is None else left - 1
             yield api.WatchExecutionResponse(events=[event], cursor=str(event.sequence))
         await self.watch_end.wait()
@@ -249,7 +251,7 @@ class FakeScheduler(SchedulerServiceServicer):
         left = self.break_watch_after.pop(0) if self.break_watch_after else None
         for number, line in enumerate(self.lines[int(request.cursor or 0) :], int(request.cursor or 0) + 1):
             if left == 0:
-                raise Unavailable("restarting")
+                raise self.watch_error
             left = None if left is None else left - 1
             yield api.TailLogsResponse(lines=[line], cursor=str(number))
 

@@ -1,5 +1,7 @@
 """A service that is full, or does not answer in time: the call waits, says so, and is made again under the same key."""
 
+import asyncio
+
 import pytest
 from nodeflow.scheduler.v1.workflow_pb2 import WorkflowDocument
 from tests.unit.sdk.conftest import Cli
@@ -54,6 +56,15 @@ async def test_a_service_that_never_answered_anything_is_reported_at_once(
     async with open_client(fakes.address) as client:
         with pytest.raises(DeadlineExceeded):
             await client.submit(DOCUMENT)
+
+
+async def test_nobody_waits_for_a_stream_beyond_their_patience(fakes: FakeServices) -> None:
+    fakes.scheduler.break_watch_after = [1, 0]
+    fakes.scheduler.watch_error = Unavailable("the database is full", reason="DISK_FULL", retry_after_s=120)
+    async with open_client(fakes.address, patience_s=60) as client, asyncio.timeout(30):
+        with pytest.raises(Unavailable, match="database is full"):
+            async for _ in client.watch(EXECUTION_ID):
+                pass
 
 
 @pytest.mark.parametrize("error", [FULL, DISK_FULL])

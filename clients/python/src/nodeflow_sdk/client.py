@@ -62,7 +62,7 @@ class _Connection:
         self.met = False
         self._on_wait = on_wait
 
-    async def call(self, method: _Call[Q, R], request: Q, *, timeout_s: float = CALL_TIMEOUT_S) -> R:
+    async def call(self, method: _Call[Q, R], request: Q, *, timeout_s: float | None = None) -> R:
         """Make a call that may be repeated without harm, as all of ours may; raises NodeflowError.
 
         Reads change nothing, and what changes something carries a request_id, or is the same when it is done twice. So
@@ -76,7 +76,7 @@ class _Connection:
             before_sleep=_Waits(self._on_wait) if self._on_wait is not None else None,
             reraise=True,
         )
-        return await retrying(self._call_once, method, request, timeout_s)
+        return await retrying(self._call_once, method, request, timeout_s or CALL_TIMEOUT_S)
 
     async def _call_once(self, method: _Call[Q, R], request: Q, timeout_s: float) -> R:
         try:
@@ -406,15 +406,16 @@ class _Outage:
         self._since = None
 
     async def wait(self, error: NodeflowError, patience_s: float) -> None:
-        """Wait before the next try; raises the error when patience has run out."""
+        """Wait before the next try; raises the error when patience would have run out by then."""
         now = asyncio.get_running_loop().time()
         if self._since is None:
             self._since = now
             if self._on_lost is not None:
                 self._on_lost(error)
-        if now - self._since > patience_s:
+        delay_s = max(self._DELAY_S, error.retry_after_s or 0.0)
+        if now + delay_s - self._since > patience_s:
             raise error
-        await asyncio.sleep(max(self._DELAY_S, error.retry_after_s or 0.0))
+        await asyncio.sleep(delay_s)
 
 
 class _WithCursor(Protocol):
