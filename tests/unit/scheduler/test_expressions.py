@@ -65,6 +65,9 @@ class FixedScope:
         self.read.append(f"nodes[{node}]")
         return self.outputs[node]
 
+    def outputs_of(self, nodes: Sequence[int]) -> list[Value]:
+        return [self.output(node) for node in nodes]
+
     def state_of(self, node: int) -> Value:
         return self.states[node]
 

@@ -433,6 +433,13 @@ class Execution:
         output = self.outputs[node]
         return NULL if output is None else output
 
+    def outputs_of(self, nodes: Sequence[int]) -> list[Value]:
+        """The results of nodes."""
+        if self.expansions:
+            return [self.output(node) for node in nodes]
+        outputs = self.outputs
+        return [NULL if (output := outputs[node]) is None else output for node in nodes]
+
     def state_of(self, node: int) -> Value:
         """The state of a node, such as "COMPLETED"."""
         return json_text.encode(TaskState(self.states[node]).name)

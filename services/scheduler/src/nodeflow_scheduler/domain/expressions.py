@@ -54,6 +54,10 @@ class Scope(Protocol):
         """The output of a node; of a mapped node the list of its tasks' outputs; null of a skipped one."""
         ...
 
+    def outputs_of(self, nodes: Sequence[int]) -> list[Value]:
+        """The outputs of nodes, in their order: a call for all that a task gets."""
+        ...
+
     def state_of(self, node: int) -> Value:
         """The state of a node that has come to its end, such as "COMPLETED"."""
         ...
@@ -116,6 +120,8 @@ class Reference:
     text: str
     getter: Getter
     nodes: frozenset[int] = NO_NODES
+    output_of: int | None = None
+    """The node, if the value is a node's output."""
 
     def evaluate(self, scope: Scope) -> Value:
         """The value as the scope holds it, which may be a Stored one."""
@@ -252,7 +258,7 @@ class Rendered(NamedTuple):
 class Arguments:
     """The `with` mapping of a node, compiled."""
 
-    __slots__ = ("_constant", "_getters", "_parts", "expressions", "nodes")
+    __slots__ = ("_constant", "_getters", "_outputs", "_parts", "expressions", "nodes")
 
     def __init__(self, expressions: Mapping[str, Expression]) -> None:
         self.expressions = dict(expressions)
@@ -262,25 +268,32 @@ class Arguments:
         # Odd places are filled by the getters at each rendering; what stands between them never changes.
         self._parts: list[bytes | Stored] = [b"{"]
         getters: list[Getter] = []
+        outputs: list[int] = []
         for position, (name, expression) in enumerate(self.expressions.items()):
             self._extend((b"," if position else b"") + json_text.encode(name) + b":")
             if isinstance(expression, Constant):
                 self._extend(expression.json)
             else:
                 getters.append(expression.getter if isinstance(expression, Reference) else expression.evaluate)
+                if isinstance(expression, Reference) and expression.output_of is not None:
+                    outputs.append(expression.output_of)
                 self._parts += (b"null", b"")
         self._extend(b"}")
         self._getters = tuple(getters)
+        self._outputs = tuple(outputs) if len(outputs) == len(getters) else None
         self._constant = None if getters else Rendered(self._inline_only(self._parts))
 
     def render(self, scope: Scope) -> Rendered:
         """The arguments for one task; raises ExpressionError.
 
-        The hot path of the scheduler: one call of the scope per reference and one join.
+        The hot path of the scheduler: mostly one call of the scope and one join.
         """
         if self._constant is not None:
             return self._constant
-        values = [getter(scope) for getter in self._getters]
+        if self._outputs is not None:
+            values = scope.outputs_of(self._outputs)
+        else:
+            values = [getter(scope) for getter in self._getters]
         parts = self._parts.copy()
         parts[1::2] = values
         try:

@@ -214,7 +214,8 @@ class Placement:
     @property
     def waiting(self) -> int:
         """How many attempts wait for a worker; some of them may not be wanted any more."""
-        return len(self.ready) + sum(map(len, self._passed_over.values()))
+        count = len(self.ready)
+        return count + sum(map(len, self._passed_over.values())) if self._passed_over else count
 
     def _keep(self, is_kept: Callable[[Grant], bool]) -> None:
         """Takes others out of the line: without workers, nobody else ever does."""

@@ -38,6 +38,10 @@ class ItemScope:
         """The result of a node."""
         return self._execution.output(node)
 
+    def outputs_of(self, nodes: Sequence[int]) -> list[Value]:
+        """The results of nodes."""
+        return self._execution.outputs_of(nodes)
+
     def state_of(self, node: int) -> Value:
         """The state of a node."""
         return self._execution.state_of(node)

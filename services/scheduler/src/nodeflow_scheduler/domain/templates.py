@@ -393,7 +393,8 @@ class _Template:
             hint = f"write {place}.output" + (f"; {dashed}" if dashed else "")
             self.faults.add(self.path, f"{place} must be followed by .output", hint)
             return None
-        reference = Reference(text=f"{place}.output", getter=methodcaller("output", index), nodes=frozenset({index}))
+        getter, nodes = methodcaller("output", index), frozenset({index})
+        reference = Reference(text=f"{place}.output", getter=getter, nodes=nodes, output_of=index)
         return _Source(place=(root, name, "output"), reference=reference, used=2)
 
     def _meant_node(self, name: str) -> str:
