@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from nodeflow_testing.lives import Life
 from nodeflow_testing.virtual_loop import Deadlock, OutOfTime, VirtualLoop, run
 
 
@@ -63,6 +64,25 @@ def test_a_run_that_only_beats_its_heart_is_out_of_time() -> None:
 
     with pytest.raises(OutOfTime, match="after 600 virtual seconds"):
         run(main, horizon_s=600)
+
+
+def test_a_strike_may_cancel_the_callback_in_whose_place_it_comes() -> None:
+    async def main() -> list[str]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        told: list[str] = []
+        life = Life(loop)
+        handle = loop.call_soon(told.append, "it ran", context=life.context)
+
+        def strike() -> None:
+            told.append("struck")
+            handle.cancel()
+
+        life.strike_after(0, strike)
+        await asyncio.sleep(1)
+        return told
+
+    assert run(main) == ["struck"]
 
 
 def test_what_is_left_is_cancelled() -> None:

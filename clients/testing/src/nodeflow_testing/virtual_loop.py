@@ -125,8 +125,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 def _keeps_back(handle: asyncio.Handle) -> bool:
+    """Whether its process is paused, or is struck down at this moment, which may cancel the very callback."""
     life = handle._context.get(LIFE)  # type: ignore[attr-defined]  # unknown to the stubs
-    return life is not None and life.keeps_back(handle)
+    return life is not None and (life.keeps_back(handle) or handle.cancelled())
 
 
 # Any: what a coroutine yields and is sent is the loop's affair, and so are further arguments of a factory.
