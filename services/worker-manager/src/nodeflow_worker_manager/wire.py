@@ -229,7 +229,9 @@ class WorkerWriter:
         """Return the message of a frame."""
         match frame:
             case do.Assign(batch=AssignmentsMessage(message=batch)):
-                return pb.ConnectResponse(assignments=batch)
+                response = pb.ConnectResponse()
+                response.assignments.CopyFrom(batch)  # A constructor takes more than twice as long to copy it.
+                return response
             case do.Acknowledge(acknowledgement=pb.ResultAcknowledgement() as acknowledgement):
                 return pb.ConnectResponse(acknowledgement=acknowledgement)
             case do.ReplyToHeartbeat():
