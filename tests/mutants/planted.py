@@ -315,8 +315,8 @@ BUGS: Final = (
         breaks="I2",
         service=WORKER,
         file="domain/agent.py",
-        right="        if attempt.fencing_token < token:\n            return False\n",
-        wrong="",
+        right="        return attempt.fencing_token < token\n",
+        wrong="        return False\n",
     ),
     Bug(
         name="tell the result of a process before it is kept",
