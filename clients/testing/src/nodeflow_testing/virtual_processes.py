@@ -126,6 +126,8 @@ class WorkerMachine:
     def _at_work(self, span: Span) -> Iterator[Span]:
         """Cut out of a span when its machine stood still; what ends as soon as that is over was not at work again."""
         for began_s, ended_s in self._standstills:
+            if span.began_s == span.ended_s == ended_s:
+                return
             if span.began_s < ended_s and began_s < span.ended_s:
                 yield replace(span, ended_s=began_s)
                 if span.ended_s <= ended_s:
