@@ -7,7 +7,9 @@ from tests.unit.worker.making import attempt, started_agent
 from nodeflow_worker.domain import events
 from nodeflow_worker.domain import instructions as do
 from nodeflow_worker.domain.agent import TIMEOUT_GRACE_S, Agent
+from nodeflow_worker.domain.unacknowledged import MAX_BYTES
 from nodeflow_worker.domain.values import (
+    INLINE_LIMIT_BYTES,
     Attempt,
     Ending,
     Extra,
@@ -90,6 +92,19 @@ class TestAssignments:
         agent = started_agent(slots=1, max_credits=1)
         batch = [attempt(task) for task in range(3)]
         assert assigned(agent, *batch) == [do.Report(refused=[batch[2]]), feed(1, batch[:1])]
+
+    def test_nothing_is_taken_while_results_that_nobody_acknowledged_are_too_many(self) -> None:
+        agent = started_agent(slots=1)
+        value = bytes(INLINE_LIMIT_BYTES)
+        count = MAX_BYTES // INLINE_LIMIT_BYTES
+        for task in range(count):
+            one = attempt(task)
+            assert assigned(agent, one) == [feed(1, [one])]
+            assert results(agent, 1, value) == [do.Report(results=[one])]
+        late = attempt(count)
+        assert assigned(agent, late) == [do.Report(refused=[late])]
+        agent.handle(events.Acknowledged(result_ids=[1]), 2.0)
+        assert assigned(agent, late) == [feed(1, [late])]
 
     def test_a_lower_token_of_the_shard_is_refused(self) -> None:
         agent = started_agent()

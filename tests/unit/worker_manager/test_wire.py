@@ -104,6 +104,18 @@ def test_a_message_of_a_worker_that_could_not_be_passed_on_is_refused() -> None:
     assert refused.value.reason == "MESSAGE_TOO_LARGE"
 
 
+def test_what_a_worker_sends_counts_with_its_size() -> None:
+    large = result(1)
+    large.output.data = bytes(100_000)
+    message = attempts.AttemptUpdates(results=[large])
+    told = wire.read_worker_request(1, pb.ConnectRequest(updates=message))
+    assert isinstance(told, ev.UpdatesReceived)
+    held = wire.read_worker_request(1, pb.ConnectRequest(held=pb.HeldAttempts(unacknowledged=[large])))
+    assert isinstance(held, ev.HeldReceived)
+    for size_bytes in (told.updates.size_bytes, held.held.size_bytes):
+        assert message.ByteSize() <= size_bytes < message.ByteSize() + 64
+
+
 def test_updates_are_parted_by_shard() -> None:
     message = attempts.AttemptUpdates(
         started=[key(1, 0), key(2, 1)], results=[result(3, 0), result(4, 1)], refused=[key(5, 1)]
