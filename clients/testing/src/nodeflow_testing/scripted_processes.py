@@ -11,6 +11,7 @@ from contextvars import Context, copy_context
 from typing import Final
 
 from nodeflow_shared.clock import Clock
+from nodeflow_testing.lives import end_if_dead
 from nodeflow_testing.machine_clock import MachineClock
 from nodeflow_testing.virtual_runners import Died, Scripted, Simulated, Span, Value, VirtualRunners, outcome_of
 from nodeflow_worker.domain.events import ProcessEnded, ProcessEvent, ProcessIdentified, ProcessOverdue, ProcessRunning
@@ -61,6 +62,7 @@ class ScriptedProcesses:
         return True  # there are no pipes: what is printed is in the buffer at once
 
     def start(self, attempt: Attempt) -> None:
+        end_if_dead()
         loop = asyncio.get_running_loop()
         arguments = json.loads(attempt.arguments)
         program = arguments["command"][0]
