@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.simulation.seeds.faults import FAULTS_AT_LEAST
 from tests.simulation.seeds.life import digest, live
 from tests.simulation.seeds.report import simulate, summary_of
 from tests.simulation.seeds.story import story_of
 from tests.simulation.seeds.verdict import judge
+
+from nodeflow_sdk.audit.checkers.findings import Violation
 
 SEEDS = 200
 FORMER = [846, 1010, 1019, 1148, 1222, 1525, 1607, 2077, 2085, 3194]
@@ -28,6 +31,21 @@ def test_a_seed_that_failed_once_does_not_fail_again(seed: int) -> None:
     life = live(seed)
     violations = judge(life)
     assert violations == [], story_of(life, violations)
+
+
+def test_a_seed_that_fails_is_told_with_the_line_that_lives_it_again() -> None:
+    life = live(3)
+    name = min(life.works)
+    told = story_of(life, [Violation(promise="I2", place=name, what="it has two results", task=0)]).splitlines()
+    assert told[0] == "seed 3: 1 violations. Again: make simulate SEEDS=1 FROM=3"
+    assert told[1] == f"  I2 {name}, task 0: it has two results"
+    struck_and_mended = sum(" fault: " in line for line in told)
+    assert struck_and_mended >= 2 * FAULTS_AT_LEAST
+    marked = [line for line in told if line.startswith(" > ")]
+    assert marked
+    assert all(line.endswith(name) for line in marked)
+    assert "execution_finished" in told[-1]
+    assert len(told) < 100, "a person reads it"
 
 
 def test_a_seed_lives_the_same_life_in_another_process() -> None:

@@ -57,6 +57,12 @@ class TestWhatItIsGiven:
             "NODEFLOW_WORKFLOW_DIR": str(lab.directory),
         }
 
+    @pytest.mark.parametrize("limits", [Limits(), Limits(open_files=64)], ids=["spawned", "forked"])
+    async def test_it_leads_a_session_and_a_group_of_its_own(self, lab: ProcessLab, limits: Limits) -> None:
+        program = "import os; print(os.getsid(0) == os.getpgid(0) == os.getpid())"
+        assert await lab.outcome([sys.executable, "-c", program], limits=limits) == b"null"
+        assert lab.printed() == "True"
+
     async def test_its_directory_is_its_own_empty_and_removed(self, lab: ProcessLab) -> None:
         script = "pwd; ls -A; echo x > left; mkdir -p deep/er; touch deep/er/y; chmod 500 deep/er; echo z > $TMPDIR/t"
         assert await lab.outcome(script=script) == b"null"
