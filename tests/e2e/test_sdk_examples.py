@@ -1,8 +1,10 @@
-"""Examples written with the SDK, run as a user runs them."""
+"""Examples written in Python, run as a user runs them."""
 
 import asyncio
 import importlib.util
+import json
 import os
+import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -51,3 +53,17 @@ async def test_the_census_is_the_same_in_smaller_ranges(suite: Suite) -> None:
     remote = await module.unicode_census.arun(size=0x2000, suite=suite.address())
     assert remote == plain
     assert isinstance(remote, module.Census)
+
+
+async def test_what_make_run_starts_prints_the_report_of_the_standard_library(suite: Suite) -> None:
+    done = await run_example(suite.directory, str(EXAMPLES / "stdlib_report" / "main.py"))
+    assert done.code == 0, done.err
+    report = json.loads((suite.directory / "build" / "stdlib_report" / "report.json").read_text())
+    modules = {module["module"]: module for module in report["modules"]}
+    assert len(modules) > 400
+    assert modules["asyncio.events"]["lines"] == Path(asyncio.events.__file__).read_text().count("\n")
+    assert [title in done.out for title in ("Largest modules", "Deepest nesting", "Most imported")] == [True] * 3
+    [totals] = [line for line in done.out.splitlines() if line.startswith(f"Python {sys.version.split()[0]}: ")]
+    assert f" {len(modules):,} modules, {sum(each['lines'] for each in modules.values()):,} lines" in totals
+    [tasks] = re.findall(r"^([0-9,]+) tasks in ", done.out, re.MULTILINE)
+    assert int(tasks.replace(",", "")) == len(modules) + 4, "each module, and the four nodes"
