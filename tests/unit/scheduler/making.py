@@ -36,6 +36,8 @@ from nodeflow_scheduler.wire.log import decode_chunk, encode_chunk
 from nodeflow_shared.errors import NodeflowError
 
 SHARD, TOKEN, START_MS = 5, 7, 1_000_000
+REFUSED = frozenset({SHARD})
+"""What an append was refused for."""
 NO_SHARDS: frozenset[int] = frozenset()
 
 BROKEN = Failure(kind=FailureKind.USER, reason="RAISED", message="it raised", error_type="ValueError")
@@ -208,6 +210,12 @@ class Lab:
     def live_grants(self) -> list[Grant]:
         """What is waiting in line."""
         return list(self.core.placement.ready)
+
+
+def running(lab: Lab, count: int = 1, execution_id: str = "e1", **node: object) -> None:
+    """Submits an execution of independent nodes and hands all of them out."""
+    lab.step(submit(workflow({f"n{n}": dict(node) for n in range(count)}), execution_id))
+    lab.assigned()
 
 
 def replay(execution: Execution, chunks: Sequence[bytes]) -> None:
