@@ -1,7 +1,7 @@
 """What workers ask: given events, when one more comes, then exactly these instructions."""
 
 import pytest
-from tests.unit.worker_manager.test_registry import Core, connected
+from tests.unit.worker_manager.registry_lab import Core, connected
 
 from nodeflow_shared.errors import IllegalState, Unavailable
 from nodeflow_worker_manager.domain import events as ev
