@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 from tests.support.suite import Suite
 
+SERVICES = ("worker", "worker-manager", "state-manager", "scheduler")
+
 FUNCTIONS = """\
 import logging, os, time
 
@@ -17,6 +19,10 @@ def numbers(count):
 def say(n):
     print(f"item {n} speaks")
     return n
+
+def recite(n):
+    for line in range(60):
+        print(n, line, "x" * 1_000)
 
 def report():
     print("to the output")
@@ -123,6 +129,23 @@ async def test_a_thousand_tasks_that_print(suite: Suite) -> None:
     assert (await suite.cli("logs", execution_id, "--node", "say[7]")).out == "say[7] | item 7 speaks\n"
 
 
+async def test_a_thousand_tasks_that_print_much_fill_no_memory(own_suite: Suite) -> None:
+    """60 MB of them all together: each line is there, and no process holds what waits."""
+    nodes = (
+        "  numbers: {function: 'talking:numbers', with: {count: 1000}}\n"
+        "  recite: {map: '${nodes.numbers.output}', function: 'talking:recite', with: {n: '${item}'}}\n"
+    )
+    before = {service: _resident(own_suite, service) for service in SERVICES}
+    execution_id = await run(own_suite, write(own_suite.directory, "recital", nodes))
+    grown = {service: _resident(own_suite, service) - before[service] for service in SERVICES}
+    assert max(grown.values()) < 48 << 20, grown  # 32 MiB may wait for delivery
+    last = await own_suite.cli("logs", execution_id, "--node", "recite", "--grep", " 59 x")
+    assert sorted(last.out.splitlines()) == sorted(f"recite[{n}] | {n} 59 {'x' * 1_000}" for n in range(1_000))
+    one = await own_suite.cli("logs", execution_id, "--node", "recite[7]")
+    assert one.out.splitlines() == [f"recite[7] | 7 {line} {'x' * 1_000}" for line in range(60)]
+    assert "lease_ending" not in own_suite.logs()
+
+
 async def test_what_is_asked_for_and_not_there_is_told(suite: Suite) -> None:
     execution_id = await run(suite, write(suite.directory, "report", "  write: {function: 'talking:report'}\n"))
     for arguments, said in (
@@ -139,15 +162,14 @@ async def test_a_flood_is_cut_with_a_notice_and_harms_nobody(own_suite: Suite) -
     """200 MB from one task: memory of every process stays in bounds, and heartbeats go on."""
     nodes = "  flood: {function: 'talking:flood', with: {megabytes: 200}}\n"
     file = write(own_suite.directory, "flood", nodes)
-    services = ("worker", "worker-manager", "state-manager", "scheduler")
-    before = {service: _resident(own_suite, service) for service in services}
+    before = {service: _resident(own_suite, service) for service in SERVICES}
     execution_id = await run(own_suite, file)
     notices = await own_suite.cli("logs", execution_id, "--stream", "notice")
     assert notices.out.splitlines() == [
         "flood | (the limit of 64 MiB is reached: no more is kept)",
         "flood | (126.7 MiB were left out)",
     ]
-    grown = {service: _resident(own_suite, service) - before[service] for service in services}
+    grown = {service: _resident(own_suite, service) - before[service] for service in SERVICES}
     assert max(grown.values()) < 200 << 20, grown
     assert "lease_ending" not in own_suite.logs()
     assert "worker_left" not in own_suite.logs()
