@@ -152,6 +152,7 @@ class TestFaults:
             ("{name: a, run: x, when: jobs.late}", "when", "must be followed by .output", "jobs.late.output"),
             ("{name: a, run: x, env: {A: '${matrix.b}'}}", "env.A", "there is no 'matrix' here", "`matrix`"),
             ("{name: a, run: x, env: {A: '${item}'}}", "env.A", "there is no 'item' here", "`matrix`"),
+            ("{name: a, run: x, matrix: {os: [a]}, env: {A: '${matrix.oss}'}}", "env.A", "no 'oss' in", "mean os?"),
             ("{name: a, run: x, env: {NODEFLOW_X: y}}", "env.NODEFLOW_X", "told by the engine", "another name"),
             ("{name: a, run: 'x ${inputs.y}'}", "run", "cannot stand in a script", "env"),
             ("{name: a, run: 'x ${matrix.py}', matrix: {py: [a]}}", "run", "cannot stand", '"$MATRIX_PY"'),

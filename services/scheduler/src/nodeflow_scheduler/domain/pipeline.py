@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import methodcaller
 from typing import Final
@@ -233,7 +233,7 @@ class PipelineCompiler:
         check_environment(model.env, self.faults, (*job.place, "env"))
         varied = [name for name in model.matrix if per_item and name.isidentifier()]
         matrix = {f"{MATRIX_PREFIX}{name.upper()}": f"${{matrix.{name}}}" for name in varied}
-        names = Names(inputs=plain.inputs, nodes=plain.nodes, own=plain.own, item=per_item, root="jobs")
+        names = replace(plain, item=per_item, varied=tuple(model.matrix))
         filled = self._head.source is not None or bool(self._used(job))
         whole = ProcessModel(
             script=model.run,

@@ -76,6 +76,8 @@ class Names:
     """Whether there is an item: in `with` of a mapped node."""
     root: Literal["nodes", "jobs"] = "nodes"
     """What the document calls them. The item of a job is `matrix`."""
+    varied: Sequence[str] = ()
+    """What the item of a job has: the names of its matrix."""
 
     @property
     def noun(self) -> str:
@@ -347,6 +349,12 @@ class _Template:
 
     def _per_item(self, access: Access) -> _Source | None:
         if self.names.item and access.root in self.names.roots:
+            name = access.steps[0] if access.root == "matrix" and access.steps else ""
+            if isinstance(name, str) and name and name not in self.names.varied:
+                known = f"the names are {', '.join(self.names.varied)}"
+                what = f"there is no {short(name)!r} in the matrix"
+                self.faults.add(self.path, what, meant(name, self.names.varied, short(known, 200)))
+                return None
             getter = _index if access.root == "index" else _item
             return _Source(place=(access.root,), reference=Reference(text=access.root, getter=getter))
         hint = "only `with` and `process` of a node that has `map` are evaluated for each item"
