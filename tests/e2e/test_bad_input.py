@@ -73,7 +73,7 @@ def assert_told(done: Finished, code: int, *words: str) -> None:
 # --------------------------------------------------------- what is never started
 
 RUNS: dict[str, tuple[str, int, list[str]]] = {
-    "malformed YAML": ("yaml.yaml", 3, ["yaml.yaml:2: the document is not YAML", "try: close each ["]),
+    "malformed YAML": ("yaml.yaml", 3, ["yaml.yaml:1: the document is not YAML", "try: close each ["]),
     "unknown fields": (
         "field.yaml",
         3,

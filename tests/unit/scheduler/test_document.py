@@ -189,6 +189,8 @@ def test_the_revision_changes_with_the_meaning(other: str) -> None:
         (b"", "is empty", None),
         (b"# only a comment\n", "is empty", None),
         (b"a: [1", "expected ',' or ']'", 1),
+        (b"a: {b: 1\nc: 2\n", "at line 2, column 2; it begins at line 1, column 4", 1),
+        (b"a: 'b\nc: 2\n", "at line 3, column 1; it begins at line 1, column 4", 1),
         (b"a: 1\nb: c: d\n", "mapping values are not allowed", 2),
         (b"a:\n\t- 1\n", "cannot start any token", 2),
         (b"a: 1\nb: \xff\n", "not UTF-8 text: byte 8", 2),

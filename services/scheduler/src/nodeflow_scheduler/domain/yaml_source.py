@@ -154,9 +154,14 @@ def _composed(text: str) -> Node:
     try:
         node = yaml.compose(text)
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         problem = " ".join(part for part in (error.context, error.problem) if part)
+        # Where something was opened that is never closed is the place to look at; the problem is found far behind it.
+        opened = error.context_mark if "expected ',' or" in problem or "scanning a quoted" in problem else None
+        found = error.problem_mark or error.context_mark
+        place = f" at line {found.line + 1}, column {found.column + 1}" if found is not None else ""
+        if opened is not None:
+            place += f"; it begins at line {opened.line + 1}, column {opened.column + 1}"
+        mark = opened or found
         line = mark.line + 1 if mark is not None else None
         raise _unreadable(f"the document is not YAML: {problem}{place}", _yaml_hint(problem), line) from None
     except YAMLError as error:
@@ -178,6 +183,8 @@ def _yaml_hint(problem: str) -> str:
         return "indent with spaces, not tabs"
     if "found character" in problem or "block mapping" in problem:
         return "check the indentation, and put text that begins with a special character in quotes"
+    if "quoted scalar" in problem:
+        return "close the quote"
     if "flow sequence" in problem or "flow mapping" in problem:
         return "close each [ and { that is opened, and put text that holds one in quotes"
     return ""
