@@ -37,7 +37,6 @@ FLUSH_S: Final = 0.001
 """Results older than this are told before the next task begins."""
 FLUSHER_S: Final = 0.002
 """How often the flusher looks for results that wait behind a task that turned out to be long."""
-LARGE_BYTES: Final = 64 * 1024
 
 
 class Stopped(BaseException):
