@@ -444,8 +444,8 @@ async def test_a_registered_workflow_is_run_by_name(suite: Suite) -> None:
     [
         ("one.run()", "TypeError: one(n: int) -> int: missing a required argument: 'n'"),
         ("one.run(n='x')", "TypeError: input n of one: Expected `int`, got `str`; it must be int"),
-        ("one.run(n=1, suite='127.0.0.1:1')", "Unavailable"),
-        ("one.run(n=1, suite='nowhere')", "'nowhere'"),
+        ("one.run(n=1, suite='127.0.0.1:1')", "Unavailable: no Node Flow scheduler answers at 127.0.0.1:1; start"),
+        ("one.run(n=1, suite='nowhere')", "InvalidInput: the address of the suite, 'nowhere', should be host:port"),
     ],
 )
 async def test_bad_runs_say_what_is_wrong(suite: Suite, body: str, said: str) -> None:

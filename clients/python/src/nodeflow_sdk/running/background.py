@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from nodeflow_sdk.client import Client, open_client
+from nodeflow_sdk.client import CALL_TIMEOUT_S, Client, open_client
 from nodeflow_sdk.running.told import TOLD, shortened
 from nodeflow_sdk.suite.attach import Attachment, attached
 from nodeflow_sdk.suite.errors import SuiteError
+from nodeflow_sdk.suite.health import answers
 from nodeflow_sdk.suite.record import find_record
 from nodeflow_sdk.suite.services import SuiteOptions, SuiteService
-from nodeflow_shared.errors import NodeflowError
+from nodeflow_shared.address import parse_address
+from nodeflow_shared.errors import InvalidInput, NodeflowError, Unavailable
 
 T = TypeVar("T")
 
@@ -159,10 +161,24 @@ def _warn(error: NodeflowError) -> None:
 @asynccontextmanager
 async def _attachment(address: str | None) -> AsyncIterator[Attachment]:
     if address is not None:
+        await _check(address)
         yield Attachment(scheduler=address, worker_manager=None, embedded=False)
         return
     async with attached(SuiteOptions(path=import_path())) as attachment:
         yield attachment
+
+
+async def _check(address: str) -> None:
+    """Raise Unavailable if a suite that is named cannot be there: gRPC would guess a port, and tell of sockets."""
+    try:
+        parse_address(address)
+    except ValueError as error:
+        raise InvalidInput(f"the address of the suite, {address!r}, {error}") from None
+    if not await answers(address, CALL_TIMEOUT_S):
+        raise Unavailable(
+            f"no Node Flow scheduler answers at {address}; start a suite with `nodeflow up`, "
+            f'or name another: suite="host:port", or {ADDRESS_VARIABLE}'
+        )
 
 
 def import_path() -> tuple[Path, ...]:

@@ -81,5 +81,11 @@ async def is_healthy(address: str, timeout_s: float) -> bool:
         return bool(response.status == _SERVING)
 
 
+async def answers(address: str, timeout_s: float) -> bool:
+    """Whether anything answers at the address; that it does not serve is an answer, too."""
+    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+        return await _answers(_stub(channel), timeout_s)
+
+
 def _stub(channel: grpc.aio.Channel) -> Any:  # noqa: ANN401  # the type stubs of this library leave its methods out
     return health_pb2_grpc.HealthStub(channel)
