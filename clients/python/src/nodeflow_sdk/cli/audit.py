@@ -161,6 +161,7 @@ def _violations(judged: Audit) -> list[Violation]:
 def _verdict(judged: Audit) -> str:
     executions = f"{judged.execution_count:,} {'execution' if judged.execution_count == 1 else 'executions'}"
     if not judged.violation_count:
-        return f"{executions}: every promise was kept"
+        unseen = [checker.promise for checker in CHECKERS if not _words(judged.findings[checker.promise].judged)]
+        return f"{executions}: every promise was kept" + (f"; nothing here shows {', '.join(unseen)}" if unseen else "")
     broken = [promise for promise, count in judged.violation_counts.items() if count]
     return f"{executions}: broken were {', '.join(broken)}"
