@@ -158,6 +158,7 @@ class TestFaults:
             ("{name: a, run: 'x ${matrix.py}', matrix: {py: [a]}}", "run", "cannot stand", '"$MATRIX_PY"'),
             ("{name: a, run: x, matrix: {}}", "matrix", "names no values", "such as matrix"),
             ("{name: a, run: x, matrix: {v: []}}", "matrix.v", "has no values", "such as"),
+            ("{name: a, run: x, matrix: {v: '3'}}", "matrix.v", "must be a list, not text", "such as ["),
             ("{name: a, run: x, matrix: {v: [3.10]}}", "matrix.v[0]", "3.1 is a number", "in quotes"),
             ("{name: a, run: x, matrix: {v: ['${inputs.x}']}}", "matrix.v[0]", "no expressions", ""),
             ("{name: a, run: x, matrix: {v-w: [1]}}", "matrix.v-w", "cannot be a name in a matrix", "letters"),

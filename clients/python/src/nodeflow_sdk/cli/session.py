@@ -78,7 +78,7 @@ class Session:
         try:
             parse_address(self.address)
         except ValueError as error:
-            raise usage_error(f"--address {self.address!r} {error}") from None
+            raise usage_error(f"--address (or NODEFLOW_ADDRESS) {self.address!r} {error}") from None
         return Attachment(scheduler=self.address, worker_manager=self.worker_manager, embedded=False)
 
 

@@ -130,6 +130,8 @@ def _example(path: Path) -> str:
         "artifacts": 'such as artifacts: ["out/*.csv"]',
         "limits": "such as limits: {memory: 512Mi, cpu_time: 60s, open_files: 256, directory: 1Gi}",
     }
+    if path[-2:-1] == ("matrix",):
+        return 'such as ["3.11", "3.12"]'
     return examples.get(str(path[-1]), "") if path else ""
 
 
