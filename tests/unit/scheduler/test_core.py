@@ -401,6 +401,20 @@ def test_a_task_that_no_worker_has_the_code_for_fails_and_its_retries_do_not_cou
     assert lab.step(unfit(0, "s2", attempt=2))[0] == TaskFailed(0, 2, OTHER_CODE, 0)
 
 
+def test_that_many_workers_have_other_code_does_not_count_as_deaths_of_theirs() -> None:
+    lab = Lab.ready(slots=1)
+    lab.step(submit(chain(1)))
+    for n in range(2, 26):
+        lab.step(opened(f"s{n}", slots=1), held(f"s{n}"))
+    asked, told = [], []
+    for attempt in range(1, 26):
+        [session_id] = lab.assigned()
+        asked.append(session_id)
+        told += lab.step(unfit(0, session_id, attempt))
+    assert sorted(asked) == sorted(f"s{n}" for n in range(1, 26))
+    assert [each for each in told if isinstance(each, TaskFailed)] == [TaskFailed(0, 25, OTHER_CODE, 0)]
+
+
 def test_the_next_execution_is_offered_to_all_again() -> None:
     lab = Lab.ready(slots=1)
     lab.step(submit(chain(1)))

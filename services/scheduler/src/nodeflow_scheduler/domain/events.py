@@ -74,7 +74,11 @@ class TaskFailed:
 
 
 NOT_DELIVERED = "NOT_DELIVERED"
-"""The one reason of a loss that does not count against a task: it never reached a worker."""
+"""The reason of a loss of what never reached a worker."""
+CODE_DIFFERS = "CODE_DIFFERS"
+"""The reason of a worker that has other code than the function's digest says: another one may have it."""
+HARMLESS = frozenset({NOT_DELIVERED, CODE_DIFFERS})
+"""Reasons of losses that do not count against a task: it was not executed."""
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from nodeflow_scheduler.domain import json_text
 from nodeflow_scheduler.domain.events import (
-    NOT_DELIVERED,
+    HARMLESS,
     AttemptsLost,
     CancelRequested,
     Event,
@@ -233,7 +233,7 @@ class Execution:
     def _apply_lost(self, event: AttemptsLost, _time_ms: int, _token: int) -> None:
         for task in event.tasks:
             self.states[task] = _LOSE[self.states[task]] or self._refuse(event, task)
-            if event.reason != NOT_DELIVERED:
+            if event.reason not in HARMLESS:
                 self.lost_counts[task] = self.lost_counts.get(task, 0) + 1
 
     def _apply_skipped(self, event: TasksSkipped, time_ms: int, _token: int) -> None:

@@ -58,7 +58,7 @@ def expression_failed(what: str, detail: str) -> Failure:
 
 def lost_too_often(losses: int) -> Failure:
     """Every attempt took its worker down, or the workers keep dying under it."""
-    message = f"{losses} attempts in a row were lost with their workers; the task may be what kills them"
+    message = f"{losses} attempts were lost with their workers; the task may be what kills them"
     return Failure(kind=FailureKind.SYSTEM, reason="WORKER_LOST", message=message)
 
 

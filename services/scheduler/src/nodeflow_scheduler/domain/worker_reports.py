@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from nodeflow_scheduler.domain.events import NOT_DELIVERED
+from nodeflow_scheduler.domain.events import CODE_DIFFERS, NOT_DELIVERED
 from nodeflow_scheduler.domain.failures import Failure, FailureKind
 from nodeflow_scheduler.domain.ledger import Ledger
 from nodeflow_scheduler.domain.lifecycle import TaskState
@@ -40,9 +40,6 @@ OVERSIZED = Failure(
     reason="RESULT_TOO_LARGE",
     message=f"the worker sent a result of more than {INLINE_LIMIT_BYTES} bytes inline; artifacts are for those",
 )
-
-CODE_DIFFERS = "CODE_DIFFERS"
-"""The reason of a worker that has other code than the function's digest says: another one may have it."""
 
 
 class WorkerReports:
