@@ -146,7 +146,7 @@ async def test_no_service_is_exit_4_and_says_what_to_do(cli: Cli) -> None:
         done = await cli(*arguments, *extra)
         assert (done.code, done.out) == (4, ""), arguments
         assert "127.0.0.1:1 (connection refused)" in done.err
-        assert "nodeflow up" in done.err
+        assert f"nodeflow up`, or name one with {extra[0]} or " in done.err
 
 
 async def test_ls_pages_filters_and_prints_each_form(cli: Cli, fakes: FakeServices) -> None:

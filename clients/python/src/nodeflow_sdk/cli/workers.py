@@ -103,6 +103,9 @@ async def _workers(address: str) -> list[Worker]:
         except NodeflowError as error:
             told = from_api(error, address)
             told.message = told.message.replace("scheduler answers", "worker-manager answers")
+            told.hint = told.hint.replace(
+                "--address or NODEFLOW_ADDRESS", "--worker-manager or NODEFLOW_WORKER_MANAGER"
+            )
             raise told from error
 
 
