@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb2
-from tests.unit.scheduler.making import report, submit, updates, workflow
+from tests.unit.scheduler.making import Lab, report, submit, updates, workflow
 from tests.unit.scheduler.replica import Nothing, Replica
 
 from nodeflow_scheduler.domain.identity import new_execution_id
 from nodeflow_scheduler.domain.values import Stored
 from nodeflow_scheduler.library import Library
 from nodeflow_scheduler.reading import Reading
-from nodeflow_scheduler.servicer import DEFAULT_TENANT, SchedulerServicer
-from nodeflow_shared.errors import Unavailable
+from nodeflow_scheduler.servicer import DEFAULT_TENANT, SchedulerServicer, chosen_tasks
+from nodeflow_shared.errors import NotFound, Unavailable
 from nodeflow_testing.virtual_loop import run
 
 LARGE = b'"%s"' % (b"x" * 60_000)
@@ -28,6 +28,16 @@ class SlowArtifacts(Nothing):
 
     async def keep(self, tenant: str, value: Stored) -> None:
         await self.answers.wait()
+
+
+def test_tasks_of_a_node_that_there_is_not_are_not_found() -> None:
+    lab = Lab.ready()
+    lab.step(submit(workflow({"a": {}, "b": {}})))
+    request = pb2.ListTasksRequest(node="nix")
+    with pytest.raises(NotFound, match="has no node 'nix'; it has a, b"):
+        list(chosen_tasks(lab.execution(), request, 0))
+    request.node = "b"
+    assert list(chosen_tasks(lab.execution(), request, 0)) == [1]
 
 
 @pytest.mark.parametrize("method", ["ListTasks", "GetTask"])

@@ -5,7 +5,7 @@ import signal
 
 from nodeflow.common.v1.lifecycle_pb2 import ExecutionState
 from nodeflow.common.v1.payload_pb2 import ArtifactReference, Payload
-from nodeflow.scheduler.v1.execution_pb2 import Task
+from nodeflow.scheduler.v1.execution_pb2 import Task, TaskCounts
 from nodeflow.scheduler.v1.workflow_pb2 import DocumentFault
 from nodeflow.worker_manager.v1.worker_manager_service_pb2 import Worker, WorkerState
 from ruamel.yaml import YAML
@@ -80,6 +80,16 @@ async def test_a_failed_execution_names_node_attempts_reason_and_the_users_trace
     assert 'File "word_count.py", line 10, in count' in done.err
 
 
+async def test_failures_that_a_workflow_allows_are_told_beside_its_outputs(cli: Cli, fakes: FakeServices) -> None:
+    fakes.scheduler.executions = [execution(task_counts=TaskCounts(total=2, completed=1, failed=1))]
+    fakes.scheduler.tasks = [failed_task()]
+    done = await cli("run", "workflow.yaml")
+    assert done.code == 0
+    assert json.loads(done.out)
+    assert "in spite of these failures, as its `on_failure: continue` says" in done.err
+    assert "count[1] failed after 3 attempts" in done.err
+
+
 async def test_an_invalid_document_is_shown_with_path_line_marker_and_hint(cli: Cli, fakes: FakeServices) -> None:
     fakes.scheduler.faults = [
         DocumentFault(path="nodes.count.functon", description="unknown field", hint="function", line=6)
@@ -88,7 +98,7 @@ async def test_an_invalid_document_is_shown_with_path_line_marker_and_hint(cli: 
         done = await cli(command, "workflow.yaml")
         assert (done.code, done.out) == (3, "")
         assert done.err.splitlines() == [
-            "error: workflow.yaml is not a valid workflow: 1 fault",
+            "error: workflow.yaml is not a valid document: 1 fault",
             "  workflow.yaml:6: nodes.count.functon: unknown field",
             "      6 |     functon: word_count:count",
             "        |     ^^^^^^^",

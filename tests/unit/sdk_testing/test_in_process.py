@@ -15,6 +15,7 @@ from tests.unit.sdk_testing.flows import Color, Word
 from nodeflow_sdk import ExecutionCancelled, NodeFailed, State, WiringError, load, serving
 from nodeflow_sdk.cli import starter
 from nodeflow_sdk.testing import InProcess, in_process
+from nodeflow_shared.errors import NotFound
 
 HOUR_S = 3_600
 
@@ -36,6 +37,8 @@ def test_an_hour_of_backoff_takes_no_time(nodeflow: InProcess) -> None:
         (2, State.FAILED, "OSError: off"),
         (3, State.COMPLETED, ""),
     ]
+    with pytest.raises(NotFound, match="has no node 'cuont'; it has count"):
+        handle.attempts("cuont")
     assert timedelta(hours=2) <= handle.duration() < timedelta(hours=2, seconds=5)
 
 

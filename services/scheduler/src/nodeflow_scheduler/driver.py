@@ -233,7 +233,7 @@ class Driver:
                 prepared.append((grant, node.arguments.render(scope)))
             except NodeflowError as error:
                 session.live.discard(grant.key)
-                failure = expression_failed(f"with of node {node.name!r}", error.message)
+                failure = expression_failed(f"with of node {node.name!r}", error)
                 self.inbox.push(
                     ArgumentsFailed(
                         execution_id=execution.execution_id, task=task, attempt=grant.attempt, failure=failure

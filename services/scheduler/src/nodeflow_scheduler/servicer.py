@@ -312,12 +312,12 @@ def json_in(payload: payload_pb2.Payload) -> bytes:
 
 
 def chosen_tasks(execution: Execution, request: pb2.ListTasksRequest, start: int) -> Iterator[int]:
-    """The tasks that a request asks for, from a number on."""
-    nodes = execution.workflow.nodes
+    """The tasks that a request asks for, from a number on. Raises NotFound for a node that there is not."""
+    node = execution.workflow.number_of(request.node) if request.node else None
     for task in range(start, len(execution.states)):
         if request.state and execution.states[task] != request.state:
             continue
-        if request.node and nodes[execution.node_of(task)].name != request.node:
+        if node is not None and execution.node_of(task) != node:
             continue
         yield task
 

@@ -188,7 +188,7 @@ class _Chosen:
     def __init__(self, request: pb2.TailLogsRequest, execution: Execution) -> None:
         self.lines = LineFilter(first_line=request.first_line, streams=frozenset(request.streams), text=request.text)
         self._attempt = request.attempt_number
-        self._node = _node_number(request, execution)
+        self._node = execution.workflow.number_of(request.node) if request.node else None
         self._map_index = request.map_index if request.HasField("map_index") else None
         if self._map_index is not None and self._node is None:
             violation = FieldViolation("map_index", "is given without a node", "the node whose item it is")
@@ -218,15 +218,3 @@ class _Chosen:
         if execution.states[task] in FINAL_TASK_STATES:
             return True
         return self.task is not None and 0 < self._attempt < execution.attempts[task]
-
-
-def _node_number(request: pb2.TailLogsRequest, execution: Execution) -> int | None:
-    if not request.node:
-        return None
-    names = [node.name for node in execution.workflow.nodes]
-    if request.node not in names:
-        raise NotFound(
-            f"workflow {execution.workflow.name} has no node {request.node!r}; it has {', '.join(names[:20])}",
-            reason="NODE_NOT_FOUND",
-        )
-    return names.index(request.node)

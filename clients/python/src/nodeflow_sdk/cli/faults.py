@@ -19,7 +19,7 @@ def invalid_document(file: Path, source: bytes, faults: Iterable[DocumentFault])
     lines = source.decode(errors="replace").splitlines()
     details = [line for fault in listed for line in fault_lines(file, lines, fault)]
     count = "1 fault" if len(listed) == 1 else f"{len(listed)} faults"
-    return CliError(f"{file} is not a valid workflow: {count}", ExitCode.REFUSED, details=details)
+    return CliError(f"{file} is not a valid document: {count}", ExitCode.REFUSED, details=details)
 
 
 def fault_lines(file: Path, source: list[str], fault: DocumentFault) -> list[Text]:

@@ -31,9 +31,12 @@ async def outcome_lines(client: Client, execution: Execution) -> list[Text]:
     lines = [Text.assemble(execution.execution_id, " ", (state, STYLES.get(state, "")), f" after {took}")]
     if execution.state == ExecutionState.EXECUTION_STATE_CANCELLED and execution.cancel_reason:
         lines.append(Text(f"  reason: {execution.cancel_reason}"))
-    if execution.state == ExecutionState.EXECUTION_STATE_FAILED:
-        if execution.HasField("failure"):
-            lines.append(Text.assemble("  ", (failure_line(execution.failure), "red")))
+    completed = execution.state == ExecutionState.EXECUTION_STATE_COMPLETED
+    if execution.HasField("failure"):
+        lines.append(Text.assemble("  ", (failure_line(execution.failure), "red")))
+    elif completed and execution.task_counts.failed:
+        lines.append(Text("  in spite of these failures, as its `on_failure: continue` says:", style="yellow"))
+    if execution.state == ExecutionState.EXECUTION_STATE_FAILED or (completed and execution.task_counts.failed):
         failed = [task async for task in client.tasks(execution.execution_id, state=TaskState.TASK_STATE_FAILED)]
         lines += failed_task_lines(failed)
     return lines

@@ -6,7 +6,8 @@ Owns the command. Must not know what a document may say: the service judges that
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Annotated
 
 import typer
@@ -20,6 +21,7 @@ from nodeflow_sdk.cli.terminal import err, say
 from nodeflow_sdk.cli.up import RestartView, suite_options
 from nodeflow_sdk.documents import read_document
 from nodeflow_sdk.suite.attach import Attachment, find_running
+from nodeflow_sdk.suite.errors import SuiteError
 from nodeflow_sdk.suite.supervisor import running_suite
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A workflow document, YAML or JSON.")]
@@ -74,7 +76,15 @@ async def suite_to_ask(current: Session) -> AsyncIterator[Attachment]:
         return
     say("no suite is running: one is started for this and stopped again (`nodeflow up` keeps one)")
     # Elsewhere: whoever only asks must neither leave files here nor wait for the lock of a run.
-    with TemporaryDirectory(prefix="nodeflow-validate-") as directory:
-        options = suite_options(data_dir=Path(directory), slots=1, path=None, lasting=False)
+    directory = Path(mkdtemp(prefix="nodeflow-validate-"))
+    options = suite_options(data_dir=directory, slots=1, path=None, lasting=False)
+    failed = False
+    try:
         async with running_suite(options, RestartView(err())) as suite:
             yield Attachment(scheduler=suite.scheduler, worker_manager=None, embedded=True, data_dir=suite.data_dir)
+    except SuiteError:
+        failed = True  # Its words name a log that is in there.
+        raise
+    finally:
+        if not failed:
+            rmtree(directory, ignore_errors=True)

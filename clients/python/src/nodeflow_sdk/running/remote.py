@@ -49,7 +49,10 @@ class Remote:
                         yield update
 
     async def attempts(self, node: str) -> list[Attempt]:
-        """Return the tries of one node's tasks, or of all, as far as they are known now."""
+        """Return the tries of one node's tasks, or of all, as far as they are known now; raises NotFound."""
+        if node:
+            async with aclosing(self.client.tasks(self.execution_id, node=node)) as tasks:
+                await anext(tasks, None)  # whether there is such a node
         return [each for each in attempts_of(await self._updates_so_far()) if node in ("", each.node)]
 
     async def duration(self) -> timedelta:

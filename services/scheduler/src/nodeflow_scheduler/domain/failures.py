@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from nodeflow_scheduler.domain.expressions import EXPRESSION_FAILED, ExpressionError
+from nodeflow_shared.errors import NodeflowError
+
 
 class FailureKind(IntEnum):
     """Whose fault a failure is. The numbers are those on the wire."""
@@ -51,9 +54,10 @@ def _cut(text: str) -> str:
     return text if len(text) <= TEXT_LIMIT else f"{text[: TEXT_LIMIT // 2]}\n…\n{text[-TEXT_LIMIT // 2 :]}"
 
 
-def expression_failed(what: str, detail: str) -> Failure:
+def expression_failed(what: str, error: NodeflowError) -> Failure:
     """An expression of the document could not be computed from the values at hand."""
-    return Failure(kind=FailureKind.USER, reason="EXPRESSION_FAILED", message=f"{what}: {detail}")
+    reason = error.reason if isinstance(error, ExpressionError) else EXPRESSION_FAILED
+    return Failure(kind=FailureKind.USER, reason=reason, message=f"{what}: {error.message}")
 
 
 def lost_too_often(losses: int) -> Failure:

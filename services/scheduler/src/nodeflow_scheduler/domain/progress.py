@@ -217,7 +217,7 @@ class Draft:
                 waiting = reason
                 parked.append(task)
             except NodeflowError as error:
-                self.add(TaskFailed(task, 0, expression_failed(f"node {node.name!r}", error.message), 0))
+                self.add(TaskFailed(task, 0, expression_failed(f"node {node.name!r}", error), 0))
         self.queue(queued)
         return waiting
 
@@ -306,7 +306,7 @@ class Draft:
         try:
             outputs = self._outputs()
         except NodeflowError as error:
-            failure = expression_failed("outputs", error.message)
+            failure = expression_failed("outputs", error)
             self.add(ExecutionFinished(ExecutionState.FAILED, None, failure))
             return
         self.add(ExecutionFinished(ExecutionState.COMPLETED, outputs, None))

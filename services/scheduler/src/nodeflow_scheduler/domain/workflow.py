@@ -12,6 +12,7 @@ from typing import Final
 
 from nodeflow_scheduler.domain.expressions import Arguments, Expression
 from nodeflow_scheduler.domain.inputs import InputsChecker
+from nodeflow_shared.errors import NotFound
 
 SOURCE_INPUT: Final = "source"
 
@@ -125,6 +126,14 @@ class Workflow:
     """How long an execution may take from its start."""
     source_path: str = ""
     """Of a pipeline with a source: what submitters pack. The input SOURCE_INPUT says where it is stored."""
+
+    def number_of(self, name: str) -> int:
+        """The number of a node. Raises NotFound."""
+        names = [node.name for node in self.nodes]
+        if name not in names:
+            message = f"workflow {self.name} has no node {name!r}; it has {', '.join(names[:20])}"
+            raise NotFound(message, reason="NODE_NOT_FOUND")
+        return names.index(name)
 
 
 def source_digest(workflow: Workflow, inputs: bytes) -> str:
