@@ -231,6 +231,20 @@ class TestDeaths:
             assert [each.outcome for each in batch] == expected
             assert sorted(map(int, log.read_text().split())) == list(range(100))
 
+    async def test_quick_tasks_behind_the_second_long_one_run_elsewhere_too(self, tmp_path: Path) -> None:
+        """The first was seen to be long while nobody was idle; nothing more is fed that would make anybody look."""
+        async with Lab(tmp_path, slots=2) as lab:
+            lab.write("fns.py", FUNCTIONS)
+            await lab.known_as_quick("fns:nap", b'{"seconds": 0}')
+            busy, *batch = [lab.attempt("fns:nap", b'{"seconds": %f}' % s) for s in (0.3, 0.05, 1_000, 0)]
+            other = asyncio.ensure_future(lab.run(busy))
+            await lab.until_running(busy)
+            outcomes = asyncio.ensure_future(lab.run(*batch))
+            await other
+            await lab.until(lambda: batch[2].outcome is not None)
+            lab.cancel(batch[1], 0.2)
+            assert await outcomes == [b'"rested"', Ending.CANCELLED, b'"rested"']
+
 
 class TestStops:
     @pytest.mark.parametrize("function", ["hang", "hang_in_c", "hang_stubbornly"])
@@ -302,3 +316,13 @@ class TestStops:
     async def test_a_timeout_counts_from_the_start_of_its_own_task(self, lab: Lab) -> None:
         attempts = [lab.attempt("fns:nap", b'{"seconds": 0.15}', timeout_s=0.5) for _ in range(5)]
         assert await lab.run(*attempts) == [b'"rested"'] * 5
+
+    @pytest.mark.parametrize("other_timeout_s", [None, 3600])
+    async def test_a_task_behind_a_long_one_has_its_timeout_too(self, lab: Lab, other_timeout_s: float | None) -> None:
+        """They were fed together, and nothing more is, that would make anybody look again."""
+        await lab.known_as_quick("fns:nap", b'{"seconds": 0}')
+        before = lab.attempt("fns:nap", b'{"seconds": 0.05}', timeout_s=other_timeout_s)
+        behind = lab.attempt("fns:nap", b'{"seconds": 1000}', timeout_s=0.2)
+        assert (await lab.run(before, behind))[0] == b'"rested"'
+        assert failed(behind.outcome).reason == "ATTEMPT_TIMEOUT"
+        assert behind in lab.running

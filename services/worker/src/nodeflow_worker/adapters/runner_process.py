@@ -341,6 +341,8 @@ class _Process:
         ]
         if self.output.unended:
             self.output.drain()
+        if self._attempts:  # Whoever looked last looked at one that has ended.
+            self._check_in(RUNNING_AFTER_S)
         self._tell(RunnerResults(runner=self._number, outcomes=outcomes, spent=spent))
 
     # What runs for long.
