@@ -140,6 +140,21 @@ def test_attempts_are_adopted_under_their_old_tokens() -> None:
     assert other.outgoing.acks == {"s1": [1]}
 
 
+def test_an_adopted_attempt_that_is_refused_is_tried_anew_under_the_token_of_its_scheduler() -> None:
+    """Under the one before it would be refused by all that have seen a newer one, for ever.
+
+    A report names an attempt that was sent to its worker while it was under way; the worker may refuse it after that.
+    """
+    lab = Lab.ready()
+    running(lab)
+    other = successor(lab)
+    assert other.step(opened(), held(live=[ref(0)]), ATTACHED) == []
+    assert other.step(updates(refused=[ref(0)])) == [AttemptsLost([0], [1], "NOT_DELIVERED"), TasksQueued([0], [2])]
+    other.step(opened("s2"), held("s2"))
+    assert other.assigned() == {"s2": [("e1", 0, 2)]}
+    assert other.execution().tokens == [TOKEN + 1]
+
+
 def test_a_result_that_waited_for_a_new_scheduler_is_taken() -> None:
     lab = Lab.ready()
     running(lab)

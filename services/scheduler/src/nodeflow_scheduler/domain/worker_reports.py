@@ -136,18 +136,22 @@ class WorkerReports:
         """Attempts that a worker did not take wait for another one; a repeat of the report changes nothing."""
         given_back = self._placement.on_refused(session_id, map(key_of, refused), turn.now_ms)
         waiting: list[Grant] = []
+        adopted: list[Key] = []
         begun: list[Key] = []
         for ref in refused:
             grant = self._grant_of(ref)
             if grant is None or grant.key not in given_back:
                 continue
             given_back.discard(grant.key)
-            if grant.is_wanted:
+            if not grant.is_wanted:
+                begun.append(grant.key)  # It said before that the attempt had begun; whatever became of it, it is over.
+            elif ref.token == self._ledger.leases[grant.execution.shard].token:
                 waiting.append(grant)
             else:
-                begun.append(grant.key)  # It said before that the attempt had begun; whatever became of it, it is over.
+                adopted.append(grant.key)  # Handed out again under its token, it would be refused as stale, for ever.
         self._placement.put_back(waiting)
         self.lose(turn, begun, "REFUSED")
+        self.lose(turn, adopted, NOT_DELIVERED)
 
     def on_arguments_failed(self, turn: Turn, failed: ArgumentsFailed) -> None:
         """An attempt could not be handed out, for its arguments give no value."""
