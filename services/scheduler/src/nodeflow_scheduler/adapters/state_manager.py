@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,14 +21,16 @@ from nodeflow_scheduler.ports import Compiled, ExecutionRecord, Granted, LoggedC
 from nodeflow_scheduler.wire.log import decode_chunk, started_in_chunk
 from nodeflow_scheduler.wire.snapshot import restore_snapshot, started_in
 from nodeflow_scheduler.wire.store import held_shards
-from nodeflow_shared.errors import NotFound
+from nodeflow_shared.errors import DeadlineExceeded, NotFound
 from nodeflow_shared.status import from_rpc_error
 
 CALL_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
+"""How long the store may take for the next piece. The whole takes as long as it takes: begun anew, it would again."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def translated(call: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -93,7 +96,7 @@ class GrpcJournal:
         request = manager_pb2.ReadShardsRequest(shards=held_shards(leases))
         building: Execution | None = None
         try:
-            async for response in self._stub.ReadShards(request, timeout=READ_TIMEOUT_S):
+            async for response in _in_time(self._stub.ReadShards(request)):
                 for part in response.executions:
                     if building is None:
                         snapshot = part.snapshot if part.HasField("snapshot") else None
@@ -111,7 +114,7 @@ class GrpcJournal:
         request = manager_pb2.ReadExecutionRequest(execution_id=execution_id, allow_snapshot=True)
         building: Execution | None = None
         try:
-            async for response in self._stub.ReadExecution(request, timeout=READ_TIMEOUT_S):
+            async for response in _in_time(self._stub.ReadExecution(request)):
                 if building is None:
                     snapshot = response.snapshot if response.HasField("snapshot") else None
                     building = await _begin(response.record, snapshot, response.chunks, compiled)
@@ -127,7 +130,7 @@ class GrpcJournal:
         """See the port."""
         request = manager_pb2.ReadExecutionRequest(execution_id=execution_id, after_sequence=after_sequence)
         try:
-            async for response in self._stub.ReadExecution(request, timeout=READ_TIMEOUT_S):
+            async for response in _in_time(self._stub.ReadExecution(request)):
                 for chunk in response.chunks:
                     decoded = decode_chunk(chunk.data)
                     yield LoggedChunk(
@@ -143,11 +146,27 @@ class GrpcJournal:
         """See the port."""
         request = manager_pb2.ReadExecutionRequest(execution_id=execution_id, after_sequence=after_sequence)
         try:
-            async for response in self._stub.ReadExecution(request, timeout=READ_TIMEOUT_S):
+            async for response in _in_time(self._stub.ReadExecution(request)):
                 record = response.record if response.HasField("record") else None
                 yield StoredSlice(record=record, chunks=response.chunks)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
+
+
+async def _in_time(call: grpc.aio.UnaryStreamCall[Any, R]) -> AsyncGenerator[R, None]:
+    """The responses of a call. Raises DeadlineExceeded when the next one does not come within READ_TIMEOUT_S."""
+    responses = aiter(call)
+    try:
+        while True:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                response = await anext(responses, None)
+            if response is None:
+                return
+            yield response
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"the state-manager has sent nothing for {READ_TIMEOUT_S:g} s") from error
+    finally:
+        call.cancel()
 
 
 async def _begin(
