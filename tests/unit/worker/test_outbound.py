@@ -49,6 +49,18 @@ def test_a_report_that_fits_is_left_alone() -> None:
     assert waiting.next() is None
 
 
+def test_a_heartbeat_does_not_wait_for_an_end_of_results() -> None:
+    """A busy worker has some at every turn of the writer, and a lease that is not renewed takes all its work away."""
+    beat = Beat(beat=1, slots=1, credits=1, draining=False)
+    waiting = Waiting(lambda: Held(live=[], unacknowledged=[]), lambda: beat)
+    waiting.beat = True
+    messages = []
+    for task in range(3):
+        waiting.add([], [finished(task, b"1")], [])
+        messages.append(waiting.next())
+    assert beat in messages
+
+
 def test_what_failures_tell_counts_as_well() -> None:
     """Thousands of tasks may fail with long words while the worker-manager is away."""
     cause = Failure(kind=FailureKind.USER, reason="R", message="m" * 8_000, retryable=True, traceback="t" * 8_000)

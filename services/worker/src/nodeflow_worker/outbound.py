@@ -46,14 +46,14 @@ class Waiting:
 
     def next(self) -> Outgoing | None:
         """Take the next message, or None if there is nothing to say."""
+        if self.beat:  # First: of a busy worker there is always something else.
+            self.beat = False
+            return self._make_beat()
         if self._started or self._results or self._refused:
             return self._take_updates()
         if self.held:
             self.held = False
             return self._take_held()
-        if self.beat:
-            self.beat = False
-            return self._make_beat()
         return Goodbye() if self.goodbye else None
 
     def _take_held(self) -> Held:
