@@ -3,6 +3,7 @@
 import pytest
 from tests.unit.worker_manager.registry_lab import (
     BID,
+    LEASE,
     Batch,
     Core,
     assign,
@@ -54,6 +55,17 @@ def test_a_refused_registration_ends_the_stream_and_leaves_nothing(core: Core) -
     refused = ev.RegistrationFailed(session_id="A", error=error)
     assert core.when(*attached(), hello(), refused) == [do.CloseConnection(connection=1, error=error)]
     assert not core.core.sessions
+
+
+def test_a_session_that_was_refused_before_is_looked_at_once_in_a_lease(core: Core) -> None:
+    """A worker tries again for as long as the state-manager is away, and each try would be remembered for ever."""
+    for connection in range(2, 7):
+        core.when(hello(connection), ev.RegistrationFailed(session_id="A", error=Unavailable("away")))
+    core.when(*connected())
+    core.tick(core.now + LEASE / 2)
+    core.when(beat())
+    core.tick(core.now + LEASE / 2)
+    assert len(core.core._lease_ends) == 1
 
 
 def test_a_worker_that_leaves_while_it_is_recorded_keeps_its_session_until_the_lease_ends(core: Core) -> None:

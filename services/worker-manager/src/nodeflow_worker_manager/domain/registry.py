@@ -39,7 +39,7 @@ class SessionRegistry:
         self._by_connection: dict[int, Session] = {}
         # Ended here, but not yet in the state-manager, which refuses them itself afterwards.
         self._ending: set[str] = set()
-        # One entry per session; one that was renewed meanwhile goes back in when it comes up.
+        # One entry per session counts, that of its `due`; one that was renewed meanwhile goes back in when it comes up.
         self._lease_ends: list[tuple[float, str]] = []
         self._shards = ShardTable()
         self._questions = Questions()
@@ -252,15 +252,15 @@ class SessionRegistry:
 
     def _on_tick(self, now: float) -> Instructions:
         while self._lease_ends and self._lease_ends[0][0] <= now:
-            _, session_id = heapq.heappop(self._lease_ends)
+            due, session_id = heapq.heappop(self._lease_ends)
             session = self._sessions.get(session_id)
-            if session is None:
+            if session is None or session.due != due:
                 continue
             # While it is being recorded, its worker has no lease that could end.
             if session.state is SessionState.REGISTERING:
                 session.lease_end = max(session.lease_end, now + self._lease_timeout_s)
             if session.lease_end > now:
-                heapq.heappush(self._lease_ends, (session.lease_end, session_id))
+                self._look_again(session)
             else:
                 yield from self._end(session, EndReason.LEASE_ENDED, _has_ended(session_id))
 
@@ -458,7 +458,11 @@ class SessionRegistry:
 
     def _add(self, session: Session) -> None:
         self._sessions[session.session_id] = session
-        heapq.heappush(self._lease_ends, (session.lease_end, session.session_id))
+        self._look_again(session)
+
+    def _look_again(self, session: Session) -> None:
+        session.due = session.lease_end
+        heapq.heappush(self._lease_ends, (session.due, session.session_id))
 
     def _renew(self, session: Session, now: float) -> None:
         session.lease_end = now + self._lease_timeout_s

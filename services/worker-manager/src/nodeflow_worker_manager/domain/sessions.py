@@ -79,6 +79,8 @@ class Session:
     state: SessionState
     lease_end: float
     last_seen: float
+    due: float = 0.0
+    """When to look whether its lease has ended."""
     connection: int | None = None
     """The stream of the worker, if it has one."""
     capacity: Capacity = NO_CAPACITY
