@@ -152,6 +152,24 @@ def test_what_is_released_is_neither_written_to_nor_acquired_again() -> None:
     scenario(test)
 
 
+def test_nothing_is_acquired_again_while_a_release_takes_its_time_where_others_hold_shards_too() -> None:
+    """What is acquired then is under tokens that the release does not name: nobody has it until its lease ends."""
+
+    async def test(replica: Replica) -> None:
+        replica.leases.others = {3}
+        await replica.ownership.ready.wait()
+        replica.log.prompt = False
+        await replica.submit("e1", 1)
+        release = asyncio.ensure_future(replica.ownership.release())
+        await asyncio.sleep(2 * LOOK_AGAIN_S)
+        replica.log.waiting[0].set_result(frozenset())
+        await release
+        assert replica.leases.acquired == [[0, 1, 2]]
+        assert replica.leases.released == [0, 1, 2]
+
+    scenario(test)
+
+
 def test_a_release_waits_for_all_that_has_come_in_however_many_turns_that_takes() -> None:
     async def test(replica: Replica) -> None:
         await replica.ownership.ready.wait()

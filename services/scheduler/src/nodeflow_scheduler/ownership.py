@@ -52,6 +52,7 @@ class Ownership:
         self._expires_at = 0.0
         self._timeout_s = 0.0
         self._missing = 0
+        self._acquiring: asyncio.Task[None] | None = None
         self._has_stale_claims = False
         """Whether worker-managers were told of shards that are not ours any more."""
         self.shard_count = 0
@@ -66,10 +67,12 @@ class Ownership:
         """Runs until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_renewed(), name="renew shards")
-            group.create_task(self._keep_acquired(), name="acquire shards")
+            self._acquiring = group.create_task(self._keep_acquired(), name="acquire shards")
 
     async def release(self) -> None:
         """Gives everything back, so that another replica need not wait. From then on nothing is decided here."""
+        if self._acquiring is not None:
+            self._acquiring.cancel()  # What it acquired from now on would be ours until its lease ends.
         held, self._held = self._held, {}
         self._driver.inbox.push(ShardsLost(shards=frozenset(held)))
         await self._driver.quiet()
