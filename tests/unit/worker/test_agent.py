@@ -1,5 +1,6 @@
 """The worker's core: events in, exact instructions out. No loop, no process, no clock."""
 
+import itertools
 from collections.abc import Sequence
 
 from tests.unit.worker.making import attempt, started_agent
@@ -330,6 +331,55 @@ class TestDirectories:
         fed = results(agent, 1, *[b"1"] * 256, now=1.2)
         assert [type(order) for order in fed] == [do.Report, do.Feed]
         assert results(agent, 1, *[b"1"] * 256, now=1.6)[1:] == [do.Retire(runner=1)]
+        exited = events.RunnerDied(runner=1, last_started=513, cause="it exited with code 0")
+        assert agent.handle(exited, 1.7) == [do.Spawn(runner=2)]
+        assert agent.handle(events.RunnerReady(runner=2), 2.0) == [feed(2, [other], "/b")]
+        # And then it is the first one's turn again.
+        assert results(agent, 2, b"1", now=2.1)[1:] == [do.Retire(runner=2)]
+        exited = events.RunnerDied(runner=2, last_started=1, cause="it exited with code 0")
+        assert agent.handle(exited, 2.2) == [do.Spawn(runner=3)]
+        [fed_again] = agent.handle(events.RunnerReady(runner=3), 2.3)
+        assert isinstance(fed_again, do.Feed)
+        assert fed_again.directory == "/d"
+
+    def test_two_busy_directories_take_turns(self) -> None:
+        """Neither changes its runner more often than it has to: that costs the start of a process."""
+        agent = started_agent(slots=1, max_credits=10_000)
+        agent.bid.credits = 10_000
+        agent.handle(events.BeatSent(beat=1), 0.0)
+        quick(agent)
+        for directory in ("/d", "/b"):
+            assigned(agent, *[attempt(task, execution=directory, directory=directory) for task in range(4_900)])
+        now, runner, fed = 0.0, 1, [("/d", 0.0)]
+        size = 256
+        while now < 3.0:
+            now += 0.1
+            orders = results(agent, runner, *[b"1"] * size, now=now)
+            if do.Retire(runner=runner) in orders:
+                agent.handle(events.RunnerDied(runner=runner, last_started=0, cause="it exited with code 0"), now)
+                runner += 1
+                now += 0.2
+                orders = agent.handle(events.RunnerReady(runner=runner), now)
+            [feeding] = [each for each in orders if isinstance(each, do.Feed)]
+            size = len(feeding.attempts)
+            if feeding.directory != fed[-1][0]:
+                fed.append((feeding.directory, now))
+        assert [directory for directory, _ in fed] == ["/d", "/b"] * (len(fed) // 2) + ["/d"] * (len(fed) % 2)
+        assert runner == len(fed), "no runner is started for the directory that had the one before"
+        turns = [after - before for (_, before), (_, after) in itertools.pairwise(fed)]
+        assert len(turns) > 2
+        assert all(0.6 < turn < 1.2 for turn in turns), turns
+
+    def test_a_runner_that_is_busy_for_long_is_not_the_one_that_makes_room(self) -> None:
+        agent = started_agent(slots=2)
+        quick(agent)
+        long = attempt(0, function="m:long")
+        assert assigned(agent, long) == [feed(1, [long])]
+        agent.handle(events.TaskRunning(runner=1, sequence=2), 0.1)
+        assigned(agent, *[attempt(task) for task in range(1, 600)])
+        other = attempt(1, execution="other", directory="/b")
+        assigned(agent, other, now=1.0)
+        assert results(agent, 2, *[b"1"] * 256, now=1.6)[1:] == [do.Retire(runner=2)]
 
 
 class TestSession:

@@ -125,6 +125,7 @@ class Pool:
         self._runners: dict[int, Runner] = {}
         self._waiting: dict[str, deque[Attempt]] = {}
         self._since: dict[str, float] = {}
+        self._bound_at = 0.0
         self._processes = ProcessLine(slots)
         self._last_number = 0
         self._failed_starts = 0
@@ -243,13 +244,14 @@ class Pool:
         for directory in self._waiting:
             self._since.setdefault(directory, now)
         withheld = self._withheld(now)
-        for directory, line in list(self._waiting.items()):
-            orders += self._feed(directory, line, withheld)
+        for directory in self._in_turn():
+            line = self._waiting[directory]
+            orders += self._feed(directory, line, withheld, now)
             if not line:
                 del self._waiting[directory], self._since[directory]
         for directory, line in self._waiting.items():
             if directory not in self._served() or now - self._since[directory] > PATIENCE_S:
-                orders += self._make_room(directory, len(line))
+                orders += self._make_room(directory, len(line), now)
         return orders
 
     def _start_processes(self) -> list[Instruction]:
@@ -274,19 +276,27 @@ class Pool:
                 orders.append(TakeBack(runner=runner.number, sequences=behind))
         return orders
 
+    def _in_turn(self) -> list[str]:
+        """Return the directories that wait, those without a runner first: the next unbound one is there for them."""
+        if len(self._waiting) == 1:
+            return list(self._waiting)
+        served = self._served()
+        return sorted(self._waiting, key=lambda each: (each in served, self._since[each]))
+
     def _served(self) -> set[str | None]:
         return {each.directory for each in self._runners.values() if not each.retiring}
 
     def _withheld(self, now: float) -> set[int]:
         """Return runners that are not fed, so that they become idle, and make room for directories without one."""
-        if len(self._waiting) == 1:
+        if len(self._waiting) == 1 or now - self._bound_at < PATIENCE_S:
             return set()
         served = self._served()
         starved = [each for each, since in self._since.items() if each not in served and now - since > PATIENCE_S]
-        bound = [each.number for each in self._runners.values() if each.directory is not None and not each.retiring]
-        return set(bound[: len(starved)])
+        bound = [each for each in self._runners.values() if each.directory is not None and not each.retiring]
+        bound.sort(key=lambda each: each.long > each.done)  # One with a long task becomes idle who knows when.
+        return {each.number for each in bound[: len(starved)]}
 
-    def _feed(self, directory: str, line: deque[Attempt], withheld: set[int]) -> list[Instruction]:
+    def _feed(self, directory: str, line: deque[Attempt], withheld: set[int], now: float) -> list[Instruction]:
         free = [each for each in self._runners.values() if each.can_take(directory) and each.number not in withheld]
         # Those bound already come first: an unbound one may be needed for another directory.
         free.sort(key=lambda each: (each.directory is None, bool(each.queue)))
@@ -298,7 +308,8 @@ class Pool:
                 break
             batch = _take(runner, line, -(-len(line) // (len(free) - place)))
             if batch:
-                runner.directory = directory
+                if runner.directory is None:
+                    runner.directory, self._bound_at = directory, now
                 orders.append(Feed(runner=runner.number, directory=directory, attempts=batch))
         return orders
 
@@ -310,8 +321,11 @@ class Pool:
             self._processes.runner_began()
         return idle + ([each for each in free if each.queue] if room >= 0 else [])
 
-    def _make_room(self, directory: str, wanted: int) -> list[Instruction]:
-        """Retire idle runners of other directories, the longest idle first; the ones that replace them are unbound."""
+    def _make_room(self, directory: str, wanted: int, now: float) -> list[Instruction]:
+        """Retire idle runners of other directories, the longest idle first; the ones that replace them are unbound.
+
+        Who loses one has had its turn, and waits anew.
+        """
         runners = self._runners.values()
         wanted -= sum(each.directory in (directory, None) or each.retiring for each in runners)
         idle = [
@@ -322,6 +336,8 @@ class Pool:
         idle.sort(key=lambda each: each.idle_since)
         for each in idle[: max(wanted, 0)]:
             each.retiring = True
+            if each.directory in self._since:
+                self._since[each.directory] = now
         return [Retire(runner=each.number) for each in idle[: max(wanted, 0)]]
 
 
