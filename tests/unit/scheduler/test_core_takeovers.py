@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.unit.scheduler.making import (
     ATTACHED,
     FLAKY,
@@ -24,6 +25,7 @@ from tests.unit.scheduler.making import (
     workflow,
 )
 
+from nodeflow_scheduler.domain import core
 from nodeflow_scheduler.domain.events import (
     AttemptsLost,
     TasksCompleted,
@@ -187,6 +189,21 @@ def test_the_clock_of_a_shard_never_runs_backwards() -> None:
     other = successor(lab)
     other.step(opened(), held(results=[report(1)]), ATTACHED)
     assert other.execution().finish_ms == START_MS
+
+
+def test_what_was_lost_before_a_takeover_is_made_up_for_over_some_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that takes longer than a lease would lose the shards, and all would begin anew."""
+    monkeypatch.setattr(core, "LOSSES_LIMIT", 2)
+    lab = Lab.ready()
+    lab.step(submit(workflow({name: {} for name in "abcde"})))
+    lab.assigned()
+    other = successor(lab)
+    told = [other.step(opened(), held(), ATTACHED)]
+    while other.core.next_due_ms() == 0:
+        told.append(other.step(Tick()))
+    lost = [each.tasks for events in told for each in events if isinstance(each, AttemptsLost)]
+    assert lost == [[0, 1], [2, 3], [4]]
+    assert len(other.assigned()["s1"]) == 5
 
 
 def test_the_clock_of_a_shard_is_known_where_all_that_happened_is_over() -> None:

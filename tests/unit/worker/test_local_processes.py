@@ -15,7 +15,7 @@ from tests.unit.worker.process_lab import ProcessLab
 
 from nodeflow_worker.domain import events
 from nodeflow_worker.domain.output import Stream
-from nodeflow_worker.domain.values import JSON, MANIFEST, Ending, Extra, FailureKind, Limits, State, Stored
+from nodeflow_worker.domain.values import JSON, MANIFEST, Attempt, Ending, Extra, FailureKind, Limits, State, Stored
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/home/u", "LANG": "C.UTF-8", "SECRET": "s", "NODEFLOW_TOKEN": "t"}
 
@@ -32,6 +32,24 @@ def gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+class Filled:
+    """Files that are there at once."""
+
+    async def fill(self, attempt: Attempt, root: str) -> None:
+        """They are."""
+
+
+async def test_what_is_stopped_as_soon_as_it_has_its_files_is_not_started(lab: ProcessLab, tmp_path: Path) -> None:
+    attempt = lab.attempt(script=f"touch {tmp_path}/started", filled=True)
+    lab.processes._trees = Filled()  # type: ignore[assignment]  # all that is used of it
+    lab.assign(attempt)
+    await asyncio.sleep(0)  # the task that fills has ended, and nobody has been told
+    lab.cancel(attempt, 0.0)
+    await lab.until(lambda: attempt.outcome is not None)
+    assert attempt.outcome == Ending.CANCELLED
+    assert not (tmp_path / "started").exists()
 
 
 class TestWhatItIsGiven:

@@ -1,6 +1,7 @@
 """Real runner processes: what is around a function, which bytes it is, and what outlives whom."""
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -35,6 +36,27 @@ class TestSurroundings:
         assert isinstance(outcome, bytes)
         allowed = {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE"}
         assert set(json.loads(outcome)) <= allowed
+
+    async def test_a_runner_that_cannot_be_started_leaves_no_descriptors(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pipe, made = os.pipe, []
+
+        def scarce() -> tuple[int, int]:
+            made.append("pipe")
+            if len(made) % 4 == 0:  # two are for what it prints
+                raise OSError(errno.EMFILE, "Too many open files")
+            return pipe()
+
+        async with Lab(tmp_path) as lab:
+            lab.write("fns.py", FUNCTIONS)
+            before = len(list(Path("/proc/self/fd").iterdir()))
+            monkeypatch.setattr(os, "pipe", scarce)
+            for number in range(100, 103):
+                lab.runners.spawn(number, 0.0)
+            await asyncio.sleep(0.1)
+            assert len(made) == 4 * 4, "the first one is for the slot"
+            assert len(list(Path("/proc/self/fd").iterdir())) == before
 
     async def test_the_runner_has_its_own_descriptors_only(self, lab: Lab) -> None:
         with (lab.directory / "of the agent").open("w"):

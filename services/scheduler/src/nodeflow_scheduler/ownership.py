@@ -195,7 +195,9 @@ class Ownership:
             return RETRY_S
         if not self._driver.waits_for_log:  # which knows better: a full disk may have room for leases, none for events
             self._driver.outage.over()
-        self._expires_at = asked_at + timeout_s * (1 - MARGIN)
+        expires_at = asked_at + timeout_s * (1 - MARGIN)
+        taken_meanwhile = any(held.get(shard) is not lease for shard, lease in self._held.items())
+        self._expires_at = min(self._expires_at, expires_at) if taken_meanwhile else expires_at
         self._lose(held, lost)
         return self._timeout_s / 4
 

@@ -46,6 +46,9 @@ from nodeflow_scheduler.domain.progress import Draft
 from nodeflow_scheduler.domain.timers import DEADLINE
 from nodeflow_scheduler.domain.worker_reports import WorkerReports
 
+LOSSES_LIMIT = 10_000
+"""Attempts that one turn takes for lost after a takeover: no turn may take as long as a lease."""
+
 
 class Core:
     """The state of all executions of the shards that are ours, and of the workers that we can reach."""
@@ -95,9 +98,8 @@ class Core:
         self.ledger.go_on(turn)
         placement = self.placement
         placement.try_again(turn.now_ms)
-        if placement.doubtful and placement.certain(self._managers):
-            doubtful, placement.doubtful = placement.doubtful, set()
-            self._reports.lose(turn, doubtful, NOT_DELIVERED)
+        if self._knows_losses():
+            self._reports.lose(turn, placement.take_doubtful(LOSSES_LIMIT), NOT_DELIVERED)
         self.ledger.advance(turn)
         self.ledger.write(turn)
         return turn
@@ -166,10 +168,14 @@ class Core:
 
     def next_due_ms(self) -> int | None:
         """When the next timer is due, or a worker is asked again that refused something; 0 if a turn is due now."""
-        if self.ledger.unfinished:
+        if self.ledger.unfinished or self._knows_losses():
             return 0
         due_ms = [each for each in (self.ledger.timers.next_due_ms(), self.placement.next_try_ms()) if each is not None]
         return min(due_ms, default=None)
+
+    def _knows_losses(self) -> bool:
+        """Whether attempts that may have been handed out certainly were not."""
+        return bool(self.placement.doubtful) and self.placement.certain(self._managers)
 
     def _fire_timers(self, turn: Turn) -> None:
         for timer in self.ledger.timers.due(turn.now_ms):

@@ -136,6 +136,8 @@ class Ledger:
 
     def adopt(self, turn: Turn, execution: Execution) -> None:
         """Takes over an execution from the log."""
+        lease = self.leases[execution.shard]
+        lease.time_ms = max(lease.time_ms, execution.time_ms)
         execution_id = execution.execution_id
         self.executions[execution_id] = execution
         self.admission.count(execution_id, len(execution.states))

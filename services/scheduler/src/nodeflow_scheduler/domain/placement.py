@@ -202,6 +202,12 @@ class Placement:
         """Whether every session that could hold a doubtful attempt has reported."""
         return self._attached.issuperset(managers) and all(session.generation for session in self.sessions.values())
 
+    def take_doubtful(self, most: int) -> list[Key]:
+        """Some of what is in doubt, in order, for whoever settles it."""
+        taken = sorted(self.doubtful)[:most]
+        self.doubtful.difference_update(taken)
+        return taken
+
     # ------------------------------------------------------------------ grants
 
     def enqueue(self, execution: Execution, queued: Iterable[tuple[int, int]]) -> None:

@@ -56,6 +56,7 @@ class LocalProcesses:
         self._numbers: dict[Attempt, int] = {}
         self._left: dict[Attempt, str] = {}
         self._filling: dict[Attempt, asyncio.Task[None]] = {}
+        self._unwanted: set[Attempt] = set()
         self._runners: dict[int, int] = {}
         self._until = NEVER
         self._guarded = True
@@ -99,8 +100,10 @@ class LocalProcesses:
     ) -> None:
         """Start what has its files now; tell if they cannot be had, or are not wanted any more."""
         del self._filling[attempt]
+        unwanted = filling.cancelled() or attempt in self._unwanted
+        self._unwanted.discard(attempt)
         error = None if filling.cancelled() else filling.exception()
-        if error is None and not filling.cancelled():
+        if error is None and not unwanted:
             self._launch(attempt, root, directories, link)
             return
         directories.give_back(root)
@@ -148,8 +151,8 @@ class LocalProcesses:
 
     def _stop_filling(self, attempt: Attempt) -> None:
         filling = self._filling.get(attempt)
-        if filling is not None:
-            filling.cancel()
+        if filling is not None and not filling.cancel():
+            self._unwanted.add(attempt)  # it has its files, and is about to be started
 
     def discard(self, attempt: Attempt) -> None:
         """Remove the directory that was kept for its files."""

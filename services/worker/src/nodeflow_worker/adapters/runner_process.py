@@ -210,12 +210,16 @@ class _Process:
         return self._attempts[place] if 0 <= place < len(self._attempts) else None
 
     def _start(self, environment: Mapping[str, str]) -> None:
-        page_fd = _shared_page()
-        child_tasks, self._tasks_fd = os.pipe()
-        self._results_fd, child_results = os.pipe()
-        passed = (child_tasks, child_results, page_fd)
+        self._tasks_fd = self._results_fd = -1
+        passed: list[int] = []
         out, err, *unread = self.output.child_fds
         try:
+            child_tasks, self._tasks_fd = os.pipe()
+            passed.append(child_tasks)
+            self._results_fd, child_results = os.pipe()
+            passed.append(child_results)
+            page_fd = _shared_page()
+            passed.append(page_fd)
             self._page = frames.Page(memoryview(mmap.mmap(page_fd, frames.Page.SIZE)))
             self._popen = subprocess.Popen(
                 [sys.executable, "-P", "-m", "nodeflow_worker.runner", *map(str, (*passed, *unread, os.getpid()))],
@@ -227,8 +231,9 @@ class _Process:
                 start_new_session=True,
             )
         except OSError:
-            os.close(self._tasks_fd)
-            os.close(self._results_fd)
+            for fd in (self._tasks_fd, self._results_fd):
+                if fd >= 0:
+                    os.close(fd)
             self.output.abandon()
             raise
         finally:
