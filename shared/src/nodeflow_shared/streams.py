@@ -33,7 +33,7 @@ class _Waiters:
             if future.done() and not future.cancelled():
                 # Woken and cancelled in the same turn: the wake-up belongs to the next in line, or it would be lost.
                 self.wake_one()
-            else:
+            elif future in self._futures:  # or whoever wakes has passed it over already
                 self._futures.remove(future)
             raise
 

@@ -94,6 +94,20 @@ async def test_a_putter_cancelled_as_it_is_woken_passes_the_room_on() -> None:
 
 
 @virtually
+async def test_a_putter_cancelled_before_the_others_are_woken_is_only_cancelled() -> None:
+    outbox: Outbox[int] = Outbox(limit=1)
+    await outbox.put(0)
+    first, second = (asyncio.ensure_future(outbox.put(item)) for item in (1, 2))
+    await asyncio.sleep(1)
+    first.cancel()
+    outbox.close()
+    assert [type(each) for each in await asyncio.gather(first, second, return_exceptions=True)] == [
+        asyncio.CancelledError,
+        OutboxClosed,
+    ]
+
+
+@virtually
 async def test_a_cancelled_reader_loses_nothing_and_another_may_follow() -> None:
     outbox: Outbox[int] = Outbox(limit=1)
     with pytest.raises(TimeoutError):
