@@ -1,7 +1,10 @@
 """What is special to SQLite: one process per directory, a full disk, durability, revisions of the schema."""
 
 import sqlite3
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 
 import alembic.autogenerate
@@ -23,7 +26,8 @@ from nodeflow_shared.errors import StartupError
 from nodeflow_state_manager.adapters.schema import METADATA
 from nodeflow_state_manager.adapters.sqlite import open_sqlite
 from nodeflow_state_manager.adapters.sqlite_engine import DATABASE_FILE, PAGE_BYTES, open_readers
-from nodeflow_state_manager.domain.values import ExecutionState, Refusal
+from nodeflow_state_manager.adapters.sqlite_reads import SLICE_BYTES, ExecutionReader, OpenReader
+from nodeflow_state_manager.domain.values import ExecutionState, HeldShard, Refusal, Snapshot
 from nodeflow_state_manager.ports import StoreFull
 
 
@@ -145,3 +149,36 @@ async def test_reads_go_on_while_a_write_holds_the_database(tmp_path: Path) -> N
     other.execute("ROLLBACK")
     other.close()
     await store.close()
+
+
+async def test_what_is_read_is_in_memory_a_slice_at_a_time(tmp_path: Path) -> None:
+    data, count = b"x" * (256 << 10), 64
+    store = await open_sqlite(tmp_path, 2)
+    await store.acquire_shards(HOLDER, [], LONG_MS)
+    long = replace(a_part(0, *(a_chunk("long", 1 + n, 1, data) for n in range(count))), records=[a_record("long")])
+    names = [f"e{n}" for n in range(count)]
+    many = replace(
+        a_part(0, *map(a_chunk, names, repeat(1)), shard=1),
+        records=[a_record(name, shard=1) for name in names],
+        snapshots=[Snapshot(execution_id=name, sequence=1, data=data) for name in names],
+    )
+    assert await append(store, long, many) == []
+    await store.close()
+    del long, many
+
+    engine = open_readers(tmp_path / DATABASE_FILE)
+    held = [HeldShard(shard=1, fencing_token=1)]
+    with engine.begin() as connection:
+        assert _peak(lambda: ExecutionReader("long", 0, allow_snapshot=True).next_slice(connection)) < 2 * SLICE_BYTES
+        assert _peak(lambda: OpenReader(held).next_group(connection)) < 2 * SLICE_BYTES
+    engine.dispose()
+
+
+def _peak(read: Callable[[], object]) -> int:
+    """Return how many bytes a call takes at most."""
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -78,19 +78,20 @@ class OpenReader:
         self._held = shards
         self._shards = deque(held.shard for held in shards)
         self._after_key = 0
-        self._found: deque[_Position] = deque()
+        self._found: deque[Row] = deque()
+        self._position: _Position | None = None
 
     def next_group(self, connection: Connection) -> list[ExecutionSlice]:
         """Return slices of about 1 MiB together, none after the last; raises StaleLease."""
         self._check_leases(connection)
         group: list[ExecutionSlice] = []
         room = SLICE_BYTES
-        while room > 0 and self._more(connection):
-            piece = _next_slice(connection, self._found[0], room)
+        while room > 0 and (position := self._current(connection)) is not None:
+            piece = _next_slice(connection, position, room)
             room -= _size(piece)
             group.append(piece)
             if piece.last:
-                self._found.popleft()
+                self._position = None
         return group
 
     def _check_leases(self, connection: Connection) -> None:
@@ -100,18 +101,23 @@ class OpenReader:
             if fault is not None:
                 raise StaleLease(fault)
 
-    def _more(self, connection: Connection) -> bool:
+    def _current(self, connection: Connection) -> _Position | None:
+        """Return the execution that is being read. Snapshots can be large: each is read when it is its turn."""
+        if self._position is None and (row := self._next_row(connection)) is not None:
+            snapshot = _snapshot(connection, row[0], row[-1])
+            after = snapshot.sequence if snapshot else 0
+            self._position = _Position(row[0], row[-1], after, record_of(row), snapshot)
+        return self._position
+
+    def _next_row(self, connection: Connection) -> Row | None:
         while not self._found and self._shards:
             arguments = (self._shards[0], self._after_key, OPEN_ROWS)
             rows = connection.exec_driver_sql(sql.READ_OPEN, arguments).all()
-            for row in rows:
-                snapshot = _snapshot(connection, row[0], row[-1])
-                after = snapshot.sequence if snapshot else 0
-                self._found.append(_Position(row[0], row[-1], after, record_of(row), snapshot))
+            self._found.extend(rows)
             self._after_key = rows[-1][-1] if rows else 0
             if not rows:
                 self._shards.popleft()
-        return bool(self._found)
+        return self._found.popleft() if self._found else None
 
 
 def get_executions(connection: Connection, execution_ids: Sequence[str]) -> list[ExecutionRecord]:
@@ -191,18 +197,21 @@ def _snapshot(connection: Connection, execution_id: str, key: int) -> Snapshot |
 def _next_slice(connection: Connection, position: _Position, room: int) -> ExecutionSlice:
     """Read on, up to about `room` bytes, and move the position."""
     arguments = (position.key, position.key, position.after_sequence, position.after_sequence, CHUNK_ROWS)
-    rows = connection.exec_driver_sql(sql.READ_CHUNKS, arguments).all()
+    rows = connection.exec_driver_sql(sql.READ_CHUNKS, arguments)
     chunks: list[Chunk] = []
-    for first, count, data, offset in rows:
+    more = False
+    for first, count, data, offset in rows:  # One by one: all of them together can be large.
         if chunks and room <= 0:
+            more = True
             break
         chunks.append(Chunk(position.execution_id, first, count, data, offset))
         room -= len(data) + 64
+    rows.close()
     record, snapshot = position.record, position.snapshot
     position.record = position.snapshot = None
     if chunks:
         position.after_sequence = last_sequence(chunks[-1])
-    last = len(chunks) == len(rows) < CHUNK_ROWS
+    last = not more and len(chunks) < CHUNK_ROWS
     return ExecutionSlice(
         execution_id=position.execution_id, chunks=chunks, record=record, snapshot=snapshot, last=last
     )
