@@ -48,13 +48,15 @@ async def logs(service: StateManager) -> AsyncIterator[LogServiceStub]:
     await server.stop(0)
 
 
-def chunk(first: int = 1, *, execution: str = "e", tenant: str = "t", task: int = 0, runs: bytes = b"r") -> LogChunk:
+def chunk(
+    first: int = 1, *, execution: str = "e", tenant: str = "t", task: int = 0, token: int = 1, runs: bytes = b"r"
+) -> LogChunk:
     return LogChunk(
         tenant=tenant,
         execution_id=execution,
         task_number=task,
         attempt_number=1,
-        fencing_token=1,
+        fencing_token=token,
         first_line=first,
         line_count=1,
         runs=runs,
@@ -102,7 +104,17 @@ async def test_a_stop_ends_followers(service: StateManager, logs: LogServiceStub
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.parametrize("bad", [chunk(0), chunk(tenant="../x"), chunk(execution=""), chunk(runs=bytes((1 << 20) + 1))])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        chunk(0),
+        chunk((1 << 63) - 1),
+        chunk(token=1 << 63),
+        chunk(tenant="../x"),
+        chunk(execution=""),
+        chunk(runs=bytes((1 << 20) + 1)),
+    ],
+)
 async def test_a_malformed_chunk_is_refused(logs: LogServiceStub, bad: LogChunk) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await append(logs, [bad])

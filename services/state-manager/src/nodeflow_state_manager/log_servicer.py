@@ -21,6 +21,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_ID: Final = 128
 MAX_RUNS_BYTES: Final = 1 << 20
+MAX_NUMBER: Final = 1 << 62
+"""Of a line, or of a token: a store counts with 63 bits, and what it cannot take would fail with all of its group."""
 
 _Batch = Sequence[LogChunk]
 
@@ -68,6 +70,9 @@ class LogServicer(pb_grpc.LogServiceServicer):
 def _chunk(message: log_chunk_pb2.LogChunk) -> LogChunk:
     if not message.first_line or not message.line_count or not message.attempt_number:
         raise invalid("chunks", "a chunk has no first line, no lines or no attempt", "numbers from 1 on")
+    for field, number in (("first_line", message.first_line), ("fencing_token", message.fencing_token)):
+        if number > MAX_NUMBER:
+            raise invalid(f"chunks.{field}", f"is {number}", f"at most {MAX_NUMBER}")
     if len(message.runs) > MAX_RUNS_BYTES:
         raise invalid("chunks.runs", f"has {len(message.runs)} bytes", f"at most {MAX_RUNS_BYTES}")
     return LogChunk(
