@@ -106,6 +106,20 @@ def test_a_tail_from_now_leaves_out_what_was_delivered() -> None:
     simulate(FUNCTIONS, scenario)
 
 
+def test_a_tail_from_now_has_nothing_of_what_is_over_although_the_store_is_slow_to_say_where_it_ends() -> None:
+    async def scenario(suite: VirtualSuite, client: VirtualClient) -> None:
+        execution_id = await client.submit(TALK)
+        await client.finished(execution_id)
+        await client.logs(execution_id, follow=True)
+        await suite.kill(STATE_MANAGER)
+        tail = asyncio.ensure_future(client.logs(execution_id, from_now=True, follow=True))
+        await asyncio.sleep(1.5)
+        await suite.restart(STATE_MANAGER)
+        assert texts(await tail) == []
+
+    simulate(FUNCTIONS, scenario)
+
+
 def test_a_silent_execution_ends_its_tail_at_once() -> None:
     async def scenario(suite: VirtualSuite, client: VirtualClient) -> None:
         execution_id = await client.submit({"one": {"function": "f:silent"}})

@@ -83,11 +83,8 @@ class Tailing:
         """What is stored and what comes, until nothing can come; then what is still there behind it."""
         if self._group is None:
             raise Unavailable("this scheduler stops; resume with the last cursor", retry_after_s=0.2)
-        feed: Outbox[Item] = Outbox(GROUPS_AHEAD)
-        beside = [
-            self._group.create_task(_pump(self._logs.read(selection, follow=True), feed), name="tail.pump"),
-            self._group.create_task(self._tell_end(selection, chosen, tail, feed), name="tail.end"),
-        ]
+        group, feed = self._group, Outbox[Item](GROUPS_AHEAD)
+        beside = [group.create_task(_pump(self._logs.read(selection, follow=True), feed), name="tail.pump")]
         position = selection.after_position
         try:
             async for item in feed:
@@ -95,6 +92,8 @@ class Tailing:
                     raise item
                 if item is None:
                     break
+                if len(beside) == 1:  # Only now it is known where the reading begins, and so what is still to be read.
+                    beside.append(group.create_task(self._tell_end(selection, chosen, tail, feed), name="tail.end"))
                 position = item.last_position
                 yield item
         finally:
