@@ -37,6 +37,7 @@ from nodeflow_scheduler.domain.events import (
     TasksSkipped,
     TasksStarted,
 )
+from nodeflow_scheduler.domain.expressions import Cel, Scope
 from nodeflow_scheduler.domain.failures import (
     Failure,
     FailureKind,
@@ -49,7 +50,7 @@ from nodeflow_scheduler.domain.fan_out import MAP_ITEMS_LIMIT, split_items
 from nodeflow_scheduler.domain.lifecycle import ExecutionState, TaskState
 from nodeflow_scheduler.domain.messages import ArgumentsFailed, ArtifactFetched, ArtifactKept, Tick
 from nodeflow_scheduler.domain.retries import LOST_ATTEMPTS_LIMIT, retry_delay_ms
-from nodeflow_scheduler.domain.values import MANIFEST, Stored
+from nodeflow_scheduler.domain.values import MANIFEST, Stored, Value
 from nodeflow_scheduler.domain.workflow import Backoff, RetryPolicy
 from nodeflow_shared.channel import MAX_MESSAGE_BYTES
 from nodeflow_shared.errors import InvalidInput
@@ -442,6 +443,22 @@ def test_a_fan_in_of_stored_items_is_kept_as_a_manifest_before_the_attempt_is_ha
     ]
     lab.step(ArtifactKept(tenant="t", digest=keep.value.digest))
     assert lab.assigned() == {"s1": [("e1", 1, 1)]}
+
+
+def test_nothing_is_computed_for_items_that_wait_in_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of very many items it would take longer than the leases last; it is done for those that are handed out."""
+    computed: list[str] = []
+
+    def evaluate(expression: Cel, scope: Scope) -> Value:
+        computed.append(expression.text)
+        return b"1"
+
+    monkeypatch.setattr(Cel, "evaluate", evaluate)
+    lab = Lab.ready()
+    nodes: Nodes = {"m": {"map": "${inputs.xs}", "with": {"x": "${item + 1}"}}}
+    lab.step(submit(workflow(nodes, inputs={"xs": {"type": "array"}}), inputs=b'{"xs":[1,2]}'))
+    assert [grant.task for grant in lab.live_grants()] == [1, 2]
+    assert computed == []
 
 
 def test_an_attempt_whose_arguments_cannot_be_stored_fails() -> None:

@@ -13,7 +13,7 @@ from nodeflow_scheduler.domain.placement import Grant, Key
 from nodeflow_scheduler.domain.progress import NotAtHand, NotStored
 from nodeflow_scheduler.domain.scopes import scope_of
 from nodeflow_scheduler.domain.values import Stored
-from nodeflow_shared.errors import NodeflowError, NotFound, Unavailable
+from nodeflow_shared.errors import NotFound, Unavailable
 
 FETCHED_LIMIT_BYTES = 64 * 1024 * 1024
 FETCHED_LIMIT = 1_000
@@ -55,12 +55,8 @@ class ArtifactShelf:
     def missing_arguments(self, grant: Grant) -> Stored | None:
         """What must be stored before an attempt is handed out."""
         execution = grant.execution
-        node = execution.workflow.nodes[execution.node_of(grant.task)]
-        try:
-            rendered = node.arguments.render(scope_of(execution, grant.task))
-        except NodeflowError:
-            return None  # Told when it is handed out, in one place with all such faults.
-        for _, value in rendered.references:
+        arguments = execution.workflow.nodes[execution.node_of(grant.task)].arguments
+        for value in arguments.stored(scope_of(execution, grant.task)):
             if value.data and value.digest and self._kept.get(key_of(execution.tenant, value.digest)) != "":
                 return value
         return None

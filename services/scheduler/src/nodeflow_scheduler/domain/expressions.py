@@ -7,7 +7,7 @@ paths into a value and interpolations decode anything, and only values up to 64 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, Protocol
@@ -258,7 +258,7 @@ class Rendered(NamedTuple):
 class Arguments:
     """The `with` mapping of a node, compiled."""
 
-    __slots__ = ("_constant", "_getters", "_outputs", "_parts", "expressions", "nodes")
+    __slots__ = ("_constant", "_getters", "_outputs", "_parts", "_whole", "expressions", "nodes")
 
     def __init__(self, expressions: Mapping[str, Expression]) -> None:
         self.expressions = dict(expressions)
@@ -282,6 +282,7 @@ class Arguments:
         self._getters = tuple(getters)
         self._outputs = tuple(outputs) if len(outputs) == len(getters) else None
         self._constant = None if getters else Rendered(self._inline_only(self._parts))
+        self._whole = tuple(each.getter for each in self.expressions.values() if isinstance(each, Reference))
 
     def render(self, scope: Scope) -> Rendered:
         """The arguments for one task; raises ExpressionError.
@@ -303,6 +304,10 @@ class Arguments:
         if len(arguments) > ARGUMENTS_LIMIT_BYTES:
             raise _arguments_too_large(len(arguments))
         return Rendered(arguments)
+
+    def stored(self, scope: Scope) -> Iterator[Stored]:
+        """The values that are passed on as they are stored, without computing anything: what is computed never is."""
+        return (value for getter in self._whole if isinstance(value := getter(scope), Stored))
 
     def _extend(self, constant: bytes) -> None:
         last = self._parts[-1]
