@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -315,6 +317,22 @@ def test_a_snapshot_that_is_too_large_is_left_out(monkeypatch: pytest.MonkeyPatc
     assert [len(append_requests(1, turn.writes)[0].shards[0].snapshots) for turn in turns] == [0, 1]
     monkeypatch.setattr("nodeflow_scheduler.wire.store.SNAPSHOT_BYTES", 10)
     assert len(append_requests(1, turns[1].writes)[0].shards[0].snapshots) == 0
+
+
+def test_a_snapshot_that_is_too_large_is_not_even_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every few thousand events all results would be copied, to be thrown away."""
+    monkeypatch.setattr("nodeflow_scheduler.wire.store.SNAPSHOT_BYTES", 60_000)
+    lab = Lab.ready(Limits(snapshot_every=1))
+    lab.step(submit(chain(3)))
+    lab.step(updates(results=[report(0, b"1" * 60_001)]))
+    turn = lab.core.step([updates(results=[report(1)])], START_MS)
+    assert [len(write.snapshots) for write in turn.writes] == [1]
+    tracemalloc.start()
+    (request,) = append_requests(1, turn.writes)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(request.shards[0].snapshots) == 0
+    assert peak < 60_000
 
 
 def test_the_index_hears_of_beginnings_and_ends() -> None:

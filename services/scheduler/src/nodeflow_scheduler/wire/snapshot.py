@@ -49,6 +49,12 @@ def encode_snapshot(execution: Execution) -> bytes:
     return message.SerializeToString()
 
 
+def least_size(execution: Execution) -> int:
+    """How many bytes a snapshot has at least: results and items are nearly all of a large one."""
+    results = sum(len(output) for output in execution.outputs if isinstance(output, bytes))
+    return results + sum(sum(map(len, each.items)) for each in execution.expansions.values())
+
+
 def started_in(data: bytes) -> log_pb2.ExecutionStarted:
     """How the execution of a snapshot began: it names the workflow that is needed to restore it."""
     return log_pb2.ExecutionSnapshot.FromString(data).started

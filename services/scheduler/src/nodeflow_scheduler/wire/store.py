@@ -10,7 +10,7 @@ from nodeflow.state_manager.v1 import state_manager_service_pb2 as manager_pb2
 
 from nodeflow_scheduler.domain.messages import IndexEntry, Lease, ShardWrite
 from nodeflow_scheduler.wire.log import encode_chunk
-from nodeflow_scheduler.wire.snapshot import encode_snapshot
+from nodeflow_scheduler.wire.snapshot import encode_snapshot, least_size
 from nodeflow_scheduler.wire.values import timestamp, timestamp_or_none
 
 REQUEST_BYTES = 16 * 1024 * 1024
@@ -65,6 +65,8 @@ class _Packer:
                 if execution.origin.labels:
                     self._size += part.records[-1].ByteSize()
         for execution in write.snapshots:
+            if least_size(execution) > SNAPSHOT_BYTES:
+                continue  # To make it takes as many bytes again, and time, with every few thousand events.
             data = encode_snapshot(execution)
             if len(data) > SNAPSHOT_BYTES:
                 continue
