@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 
 import pytest
@@ -48,7 +49,7 @@ from nodeflow_scheduler.domain.failures import CAUSES_LIMIT, TEXT_LIMIT, Failure
 from nodeflow_scheduler.domain.lifecycle import ExecutionState
 from nodeflow_scheduler.domain.messages import Outcome, Report, Stopped
 from nodeflow_scheduler.domain.placement import Grant
-from nodeflow_scheduler.domain.values import NULL, Stored, Value
+from nodeflow_scheduler.domain.values import NULL, Artifacts, Stored, Value
 from nodeflow_scheduler.wire.attempts import fill_batch, keys_of, refs_of, reports_of
 from nodeflow_scheduler.wire.cursors import execution_cursor, sequence_in, task_page, task_page_start
 from nodeflow_scheduler.wire.log import decode_chunk, encode_chunk, started_in_chunk
@@ -333,6 +334,17 @@ def test_a_snapshot_that_is_too_large_is_not_even_made(monkeypatch: pytest.Monke
     tracemalloc.stop()
     assert len(request.shards[0].snapshots) == 0
     assert peak < 60_000
+
+
+def test_many_results_with_files_are_written_one_after_the_other() -> None:
+    """Not each by a search through all: the scheduler would be busy with one turn for longer than its leases last."""
+    count = 20_000
+    files: dict[int, Artifacts] = {task: {"f": Stored(digest="sha256:1", size_bytes=1)} for task in range(count)}
+    event = TasksCompleted(list(range(count)), [1] * count, [NULL] * count, files)
+    began_s = time.process_time()
+    data = encode_chunk([event], 1, 1)
+    assert time.process_time() - began_s < 1
+    assert decode_chunk(data).events == [event]
 
 
 def test_the_index_hears_of_beginnings_and_ends() -> None:

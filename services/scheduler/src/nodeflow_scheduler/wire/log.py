@@ -97,8 +97,10 @@ def _write(record: log_pb2.LogRecord, event: Event) -> None:  # An exhaustive ma
 
 
 def _write_completed(message: log_pb2.TasksCompleted, event: TasksCompleted) -> None:
-    for task, artifacts in (event.artifacts or {}).items():
-        write_artifacts(message.artifacts[event.tasks.index(task)].artifacts, artifacts)
+    if event.artifacts:
+        for position, task in enumerate(event.tasks):
+            if task in event.artifacts:
+                write_artifacts(message.artifacts[position].artifacts, event.artifacts[task])
     message.task_numbers.extend(event.tasks)
     message.attempt_numbers.extend(event.attempts)
     try:
