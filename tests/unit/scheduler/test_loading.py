@@ -16,7 +16,8 @@ from nodeflow.state_manager.v1.state_manager_service_pb2_grpc import (
 )
 from tests.unit.scheduler.making import START_MS, TOKEN, Lab, chain, submit
 
-from nodeflow_scheduler.adapters.state_manager import READ_TIMEOUT_S, GrpcJournal
+from nodeflow_scheduler.adapters.silence import READ_TIMEOUT_S
+from nodeflow_scheduler.adapters.state_manager import GrpcJournal
 from nodeflow_scheduler.domain.messages import Lease
 from nodeflow_scheduler.domain.workflow import Workflow
 from nodeflow_scheduler.wire.store import append_requests

@@ -11,6 +11,7 @@ from nodeflow.state_manager.v1 import artifact_service_pb2 as artifact_pb2
 from nodeflow.state_manager.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 
+from nodeflow_scheduler.adapters.silence import in_time
 from nodeflow_scheduler.domain.values import Stored
 from nodeflow_scheduler.ports import Upload
 from nodeflow_shared.errors import InvalidInput
@@ -81,7 +82,7 @@ class GrpcArtifacts:
         """See the port."""
         request = artifact_pb2.DownloadArtifactRequest(tenant=tenant, digest=digest)
         try:
-            async for response in self._stub.DownloadArtifact(request, timeout=TIMEOUT_S):
+            async for response in in_time(self._stub.DownloadArtifact(request)):
                 yield response.data
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error

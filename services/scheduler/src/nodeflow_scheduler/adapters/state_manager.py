@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,22 +14,20 @@ from nodeflow.state_manager.v1 import log_pb2 as store_pb2
 from nodeflow.state_manager.v1 import state_manager_service_pb2 as manager_pb2
 from nodeflow.state_manager.v1.state_manager_service_pb2_grpc import StateManagerServiceStub
 
+from nodeflow_scheduler.adapters.silence import in_time
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.messages import Lease
 from nodeflow_scheduler.ports import Compiled, ExecutionRecord, Granted, LoggedChunk, StoredSlice, WorkflowRecord
 from nodeflow_scheduler.wire.log import decode_chunk, started_in_chunk
 from nodeflow_scheduler.wire.snapshot import restore_snapshot, started_in
 from nodeflow_scheduler.wire.store import held_shards
-from nodeflow_shared.errors import DeadlineExceeded, NotFound
+from nodeflow_shared.errors import NotFound
 from nodeflow_shared.status import from_rpc_error
 
 CALL_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 60.0
-"""How long the store may take for the next piece. The whole takes as long as it takes: begun anew, it would again."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 def translated(call: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -96,7 +93,7 @@ class GrpcJournal:
         request = manager_pb2.ReadShardsRequest(shards=held_shards(leases))
         building: Execution | None = None
         try:
-            async for response in _in_time(self._stub.ReadShards(request)):
+            async for response in in_time(self._stub.ReadShards(request)):
                 for part in response.executions:
                     if building is None:
                         snapshot = part.snapshot if part.HasField("snapshot") else None
@@ -114,7 +111,7 @@ class GrpcJournal:
         request = manager_pb2.ReadExecutionRequest(execution_id=execution_id, allow_snapshot=True)
         building: Execution | None = None
         try:
-            async for response in _in_time(self._stub.ReadExecution(request)):
+            async for response in in_time(self._stub.ReadExecution(request)):
                 if building is None:
                     snapshot = response.snapshot if response.HasField("snapshot") else None
                     building = await _begin(response.record, snapshot, response.chunks, compiled)
@@ -130,7 +127,7 @@ class GrpcJournal:
         """See the port."""
         request = manager_pb2.ReadExecutionRequest(execution_id=execution_id, after_sequence=after_sequence)
         try:
-            async for response in _in_time(self._stub.ReadExecution(request)):
+            async for response in in_time(self._stub.ReadExecution(request)):
                 for chunk in response.chunks:
                     decoded = decode_chunk(chunk.data)
                     yield LoggedChunk(
@@ -146,27 +143,11 @@ class GrpcJournal:
         """See the port."""
         request = manager_pb2.ReadExecutionRequest(execution_id=execution_id, after_sequence=after_sequence)
         try:
-            async for response in _in_time(self._stub.ReadExecution(request)):
+            async for response in in_time(self._stub.ReadExecution(request)):
                 record = response.record if response.HasField("record") else None
                 yield StoredSlice(record=record, chunks=response.chunks)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
-
-
-async def _in_time(call: grpc.aio.UnaryStreamCall[Any, R]) -> AsyncGenerator[R, None]:
-    """The responses of a call. Raises DeadlineExceeded when the next one does not come within READ_TIMEOUT_S."""
-    responses = aiter(call)
-    try:
-        while True:
-            async with asyncio.timeout(READ_TIMEOUT_S):
-                response = await anext(responses, None)
-            if response is None:
-                return
-            yield response
-    except TimeoutError as error:
-        raise DeadlineExceeded(f"the state-manager has sent nothing for {READ_TIMEOUT_S:g} s") from error
-    finally:
-        call.cancel()
 
 
 async def _begin(
