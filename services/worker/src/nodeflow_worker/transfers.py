@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from nodeflow_shared.clock import Clock
-from nodeflow_shared.errors import DeadlineExceeded, NodeflowError, Overloaded, Unavailable
+from nodeflow_shared.errors import DeadlineExceeded, InvalidInput, NodeflowError, Overloaded, Unavailable
 from nodeflow_shared.retry import reconnect_delays
 from nodeflow_worker.domain import failures
 from nodeflow_worker.domain.events import Prepared, Saved, TransferFailed
@@ -82,28 +82,30 @@ class Transfers:
 
     async def _fetch(self, attempt: Attempt) -> None:
         extras: list[Extra] = []
+        held = 0
         for reference in attempt.references:
             try:
-                extras.append(await self._extra(attempt, reference))
+                extra = await self._extra(attempt, reference, held)
+                held += len(extra.data) + sum(len(data) for _, data in extra.parts)
+                _check_size(held)  # Whoever stored them may have told less.
             except (NodeflowError, ValueError, KeyError, TypeError) as error:
                 failure = failures.not_fetched(reference.parameter, str(error), retryable=_may_pass(error))
                 self._tell(TransferFailed(attempt=attempt, failure=failure))
                 return
-        size = sum(len(each.data) + sum(len(data) for _, data in each.parts) for each in extras)
-        if size > MAX_ARGUMENTS_BYTES:
-            cause = f"all by reference have {size:,} bytes, and {MAX_ARGUMENTS_BYTES:,} at most can be passed"
-            failure = failures.not_fetched(attempt.references[0].parameter, cause, retryable=False)
-            self._tell(TransferFailed(attempt=attempt, failure=failure))
-            return
+            extras.append(extra)
         self._tell(Prepared(attempt=attempt, extras=tuple(extras)))
 
-    async def _extra(self, attempt: Attempt, reference: Reference) -> Extra:
+    async def _extra(self, attempt: Attempt, reference: Reference, held: int) -> Extra:
+        """One argument, beside the bytes that are held already. What is too large is not fetched to find that out."""
         value = reference.value
+        _check_size(held + (value.size_bytes if value.digest else len(value.data)))
         data = await self._download(attempt, value.digest) if value.digest else value.data
         parts: list[tuple[str, bytes]] = []
         if value.content_type == MANIFEST and b'"artifact"' in data:
-            digests = {item["artifact"]["digest"] for item in json.loads(data) if "artifact" in item}
-            parts = [(digest, await self._download(attempt, digest)) for digest in sorted(digests)]
+            stored = [item["artifact"] for item in json.loads(data) if "artifact" in item]
+            sizes: dict[str, int] = {each["digest"]: each["size_bytes"] for each in stored}
+            _check_size(held + len(data) + sum(sizes.values()))
+            parts = [(digest, await self._download(attempt, digest)) for digest in sorted(sizes)]
         return Extra(
             parameter=reference.parameter, content_type=value.content_type or JSON, data=data, parts=tuple(parts)
         )
@@ -153,6 +155,11 @@ class Transfers:
                     raise
                 await asyncio.sleep(delay_s)
         raise AssertionError("delays have no end")
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_ARGUMENTS_BYTES:
+        raise InvalidInput(f"all by reference have {size:,} bytes, and {MAX_ARGUMENTS_BYTES:,} at most can be passed")
 
 
 def _may_pass(error: Exception) -> bool:
