@@ -23,7 +23,11 @@ from nodeflow_state_manager.adapters.sqlite_logs import open_sqlite_logs
 from nodeflow_state_manager.bootstrap import StateManager, build
 from nodeflow_state_manager.config import StateManagerSettings
 from nodeflow_state_manager.domain.values import LogChunk as StoredChunk
+from nodeflow_state_manager.domain.values import StoredLogChunk
 from nodeflow_state_manager.ports import StoreFull
+from nodeflow_state_manager.task_logs import TaskLogs
+from nodeflow_testing.memory_task_logs import MemoryLogStore
+from nodeflow_testing.virtual_loop import run
 
 
 @pytest.fixture
@@ -63,6 +67,19 @@ def chunk(
     )
 
 
+def stored_chunk(first: int, *, task: int) -> StoredChunk:
+    return StoredChunk(
+        tenant="t",
+        execution_id="e",
+        task_number=task,
+        attempt_number=1,
+        fencing_token=1,
+        first_line=first,
+        line_count=1,
+        runs=b"r",
+    )
+
+
 async def append(logs: LogServiceStub, *batches: list[LogChunk]) -> list[int]:
     async def requests() -> AsyncIterator[pb.AppendLogsRequest]:
         for number, chunks in enumerate(batches, 1):
@@ -93,6 +110,47 @@ async def test_a_follower_gets_what_comes_later(logs: LogServiceStub) -> None:
     assert (await anext(responses)).last_position == 1
     await append(logs, [chunk(2)], [chunk(1, execution="other")])
     assert [each.chunk.first_line for each in (await anext(responses)).chunks] == [2]
+
+
+class WatchedStore(MemoryLogStore):
+    """Remembers behind which positions it was read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_after: list[int] = []
+
+    async def read(
+        self,
+        tenant: str,
+        execution_id: str,
+        after_position: int,
+        *,
+        task_number: int | None = None,
+        attempt_number: int | None = None,
+    ) -> list[StoredLogChunk]:
+        self.read_after.append(after_position)
+        return await super().read(
+            tenant, execution_id, after_position, task_number=task_number, attempt_number=attempt_number
+        )
+
+
+def test_a_follower_of_one_task_does_not_look_again_at_what_others_wrote() -> None:
+    """With every chunk of an execution that writes much, it would look through all of it."""
+    store = WatchedStore()
+
+    async def scenario() -> None:
+        logs = TaskLogs(store)
+        others = [stored_chunk(first, task=2) for first in range(1, 11)]
+        await logs.append([others[:9]])
+        following = asyncio.ensure_future(anext(logs.read(("t", "e"), 0, follow=True, task_number=1)))
+        await asyncio.sleep(1)
+        await logs.append([others[9:]])
+        await asyncio.sleep(1)
+        await logs.append([[stored_chunk(1, task=1)]])
+        assert [each.position for each in await following] == [11]
+
+    run(scenario)
+    assert store.read_after == [0, 9, 10]
 
 
 async def test_a_stop_ends_followers(service: StateManager, logs: LogServiceStub) -> None:

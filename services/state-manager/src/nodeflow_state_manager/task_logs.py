@@ -54,6 +54,7 @@ class TaskLogs:
         try:
             while True:
                 more.clear()
+                last = await self._store.last_position(*name)
                 while chunks := await self._store.read(
                     *name, after_position, task_number=task_number, attempt_number=attempt_number
                 ):
@@ -61,6 +62,7 @@ class TaskLogs:
                     yield chunks
                 if not follow:
                     return
+                after_position = max(after_position, last)  # What is of others is not gone through again.
                 await self._wait(more)
         finally:
             followers.remove(more)
