@@ -154,3 +154,15 @@ def test_a_worker_that_stays_away_is_not_waited_for_longer_than_a_lease() -> Non
         assert now() == pytest.approx(1.0 + LEASE_S, abs=0.1)
 
     relayed(test)
+
+
+def test_sessions_that_are_long_gone_are_forgotten_although_nobody_flushes() -> None:
+    async def scenario(relay: LogRelay, store: SlowStore) -> None:
+        for number in range(3):
+            worker = Worker(relay, f"s{number}")
+            worker.requests.close()
+            await worker.live()
+            await asyncio.sleep(LEASE_S + 1)
+        assert list(relay._absent_until) == ["s2"]
+
+    relayed(scenario)

@@ -144,6 +144,7 @@ class LogRelay:
             stream.close()
             if self._streams.get(session_id) is stream:
                 del self._streams[session_id]
+                self._forget_absent()
                 self._absent_until[session_id] = self._clock.monotonic() + self._lease_timeout_s
 
     async def flush(self) -> None:
@@ -158,9 +159,12 @@ class LogRelay:
             stream.close()
 
     def _expected(self) -> set[str]:
+        self._forget_absent()
+        return {*self._streams, *self._absent_until}
+
+    def _forget_absent(self) -> None:
         now = self._clock.monotonic()
         self._absent_until = {each: until for each, until in self._absent_until.items() if until > now}
-        return {*self._streams, *self._absent_until}
 
     async def _flush(self, session_id: str) -> None:
         while session_id in self._expected():
