@@ -57,12 +57,16 @@ def test_a_source_is_stored_and_then_a_pipeline_begins_with_it() -> None:
     simulate({}, scenario)
 
 
-def test_an_upload_that_does_not_fit_its_digest_or_has_no_header_is_refused() -> None:
+def test_an_upload_that_does_not_fit_its_digest_or_has_no_header_or_two_is_refused() -> None:
     async def scenario(_suite: VirtualSuite, client: VirtualClient) -> None:
         async def headless() -> AsyncIterator[pb.UploadArtifactRequest]:
             yield pb.UploadArtifactRequest(data=DATA)
 
-        for wrong in (requests(DATA, digest="sha256:" + "0" * 64), headless()):
+        async def twice_headed() -> AsyncIterator[pb.UploadArtifactRequest]:
+            for _ in range(2):
+                yield pb.UploadArtifactRequest(header=pb.UploadHeader(content_type="text/plain"))
+
+        for wrong in (requests(DATA, digest="sha256:" + "0" * 64), headless(), twice_headed()):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await client.stub.UploadArtifact(wrong, timeout=30)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

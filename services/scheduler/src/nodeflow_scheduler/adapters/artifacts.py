@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 from nodeflow_scheduler.adapters.silence import in_time
 from nodeflow_scheduler.domain.values import Stored
 from nodeflow_scheduler.ports import Upload
-from nodeflow_shared.errors import InvalidInput
+from nodeflow_shared.errors import InvalidInput, NodeflowError
 from nodeflow_shared.retry import as_lost_connection
 from nodeflow_shared.status import from_rpc_error
 
@@ -71,10 +71,16 @@ class GrpcArtifacts:
     async def upload(self, tenant: str, upload: Upload, data: AsyncIterator[bytes], timeout_s: float | None) -> Stored:
         """See the port. Tried once: the bytes cannot be had again."""
         header = artifact_pb2.UploadHeader(tenant=tenant, digest=upload.digest, content_type=upload.content_type)
+        passed_on = _PassedOn(header, data)
         try:
-            response = await self._stub.UploadArtifact(_passed_on(header, data), timeout=timeout_s or TIMEOUT_S)
+            response = await self._stub.UploadArtifact(passed_on.requests(), timeout=timeout_s or TIMEOUT_S)
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            raise passed_on.fault or from_rpc_error(error) from error
+        except asyncio.CancelledError:
+            # grpc cancels a call whose request iterator raises; without a fault it is this task that is cancelled.
+            if passed_on.fault is None:
+                raise
+            raise passed_on.fault from None
         stored = response.artifact
         return Stored(content_type=upload.content_type, digest=stored.digest, size_bytes=stored.size_bytes)
 
@@ -104,9 +110,19 @@ async def _requests(tenant: str, value: Stored) -> AsyncIterator[artifact_pb2.Up
         yield artifact_pb2.UploadArtifactRequest(data=value.data[start : start + PIECE_BYTES])
 
 
-async def _passed_on(
-    header: artifact_pb2.UploadHeader, data: AsyncIterator[bytes]
-) -> AsyncIterator[artifact_pb2.UploadArtifactRequest]:
-    yield artifact_pb2.UploadArtifactRequest(header=header)
-    async for piece in data:
-        yield artifact_pb2.UploadArtifactRequest(data=piece)
+class _PassedOn:
+    """An upload on its way; grpc only logs what its request iterator raises, so the fault is kept here."""
+
+    def __init__(self, header: artifact_pb2.UploadHeader, data: AsyncIterator[bytes]) -> None:
+        self._header = header
+        self._data = data
+        self.fault: NodeflowError | None = None
+
+    async def requests(self) -> AsyncIterator[artifact_pb2.UploadArtifactRequest]:
+        yield artifact_pb2.UploadArtifactRequest(header=self._header)
+        try:
+            async for piece in self._data:
+                yield artifact_pb2.UploadArtifactRequest(data=piece)
+        except NodeflowError as fault:
+            self.fault = fault
+            raise
