@@ -346,6 +346,25 @@ def test_stored_arguments_are_references_beside_the_others() -> None:
     assert arguments_of(only="${item}").render(FixedScope(given_item=stored)) == Rendered(b"{}", (("only", stored),))
 
 
+LARGEST = b'"' + b"x" * 65_000 + b'"'
+
+
+@pytest.mark.parametrize("value", ["${item}" * 300, ["${item}"] * 300], ids=["text", "list"])
+def test_a_value_that_names_a_large_one_very_often_is_refused_before_it_is_made(value: object) -> None:
+    with pytest.raises(ExpressionError, match="more than 16,777,216 bytes") as caught:
+        compiled(value).evaluate(FixedScope(given_item=LARGEST))
+    assert caught.value.reason == VALUE_TOO_LARGE
+    assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize("text", ["${item}", "${nodes.a.output}"])
+def test_of_very_many_arguments_no_more_is_read_than_can_be_passed(text: str) -> None:
+    scope = FixedScope(given_item=LARGEST, outputs={0: LARGEST})
+    arguments = Arguments({f"p{n}": compiled(text) for n in range(5_000)})
+    with pytest.raises(ExpressionError, match="the arguments have 1,1"):
+        arguments.render(scope)
+
+
 def test_arguments_over_a_mebibyte_are_refused() -> None:
     arguments = Arguments({f"p{n}": compiled("${item}") for n in range(20)})
     with pytest.raises(ExpressionError, match="the arguments have") as caught:

@@ -408,6 +408,16 @@ def test_a_list_that_cannot_be_fetched_fails_its_node() -> None:
     assert failed.failure == Failure(kind=FailureKind.USER, reason="EXPRESSION_FAILED", message="node 'm': it is gone")
 
 
+def test_outputs_that_name_a_large_value_very_often_fail_the_execution_before_they_are_made() -> None:
+    lab = Lab.ready()
+    lab.step(submit(workflow({"a": {}}, outputs={f"o{n}": "${nodes.a.output}" for n in range(1_100)})))
+    finished = lab.step(updates(results=[report(0, b'"%s"' % (b"x" * 65_000))]))[-1]
+    assert isinstance(finished, ExecutionFinished)
+    assert finished.failure is not None
+    assert finished.failure.reason == "VALUE_TOO_LARGE"
+    assert finished.failure.message == "outputs: 1100 values: they have more than 67,108,864 bytes together"
+
+
 def test_many_lists_over_a_large_value_are_expanded_over_some_turns_each_of_which_fits_into_a_message() -> None:
     nodes: dict[str, dict[str, object]] = {"list": {}}
     nodes |= {f"m{n}": {"map": "${nodes.list.output}"} for n in range(6)}

@@ -7,7 +7,7 @@ paths into a value and interpolations decode anything, and only values up to 64 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, Protocol
@@ -22,6 +22,11 @@ from nodeflow_shared.errors import InvalidInput
 
 ARGUMENTS_LIMIT_BYTES: Final = 1024 * 1024
 """All inline arguments of one task together, and the result of one expression."""
+JOINED_LIMIT_BYTES: Final = 16 * 1024 * 1024
+"""A text, list or object that is put together from values: an output of an execution may be stored."""
+FEW: Final = 16
+"""So many parameters may be put together before anybody asks how large they are."""
+TEXT_SHOWN: Final = 200
 
 ARGUMENTS_TOO_LARGE: Final = "ARGUMENTS_TOO_LARGE"
 VALUE_TOO_LARGE: Final = "VALUE_TOO_LARGE"
@@ -216,8 +221,8 @@ class Interpolation:
 
     def evaluate(self, scope: Scope) -> Value:
         """The JSON string."""
-        inside = b"".join(part if isinstance(part, bytes) else self._inside(part, scope) for part in self.parts)
-        return b'"' + inside + b'"'
+        parts = (part if isinstance(part, bytes) else self._inside(part, scope) for part in self.parts)
+        return b'"' + _joined(self.text, parts) + b'"'
 
     def _inside(self, part: Expression, scope: Scope) -> bytes:
         value = part.evaluate(scope)
@@ -237,7 +242,8 @@ class Structure:
 
     def evaluate(self, scope: Scope) -> Value:
         """The JSON of the whole."""
-        return b"".join(part if isinstance(part, bytes) else self._inline(part, scope) for part in self.parts)
+        parts = (part if isinstance(part, bytes) else self._inline(part, scope) for part in self.parts)
+        return _joined(self.text, parts)
 
     def _inline(self, part: Expression, scope: Scope) -> bytes:
         value = part.evaluate(scope)
@@ -280,7 +286,7 @@ class Arguments:
                 self._parts += (b"null", b"")
         self._extend(b"}")
         self._getters = tuple(getters)
-        self._outputs = tuple(outputs) if len(outputs) == len(getters) else None
+        self._outputs = tuple(outputs) if len(outputs) == len(getters) <= FEW else None
         self._constant = None if getters else Rendered(self._inline_only(self._parts))
         self._whole = tuple(each.getter for each in self.expressions.values() if isinstance(each, Reference))
 
@@ -293,8 +299,10 @@ class Arguments:
             return self._constant
         if self._outputs is not None:
             values = scope.outputs_of(self._outputs)
-        else:
+        elif len(self._getters) <= FEW:
             values = [getter(scope) for getter in self._getters]
+        else:
+            values = self._many(scope)
         parts = self._parts.copy()
         parts[1::2] = values
         try:
@@ -308,6 +316,18 @@ class Arguments:
     def stored(self, scope: Scope) -> Iterator[Stored]:
         """The values that are passed on as they are stored, without computing anything: what is computed never is."""
         return (value for getter in self._whole if isinstance(value := getter(scope), Stored))
+
+    def _many(self, scope: Scope) -> list[Value]:
+        """The values of many parameters, as far as they can be passed together."""
+        values: list[Value] = []
+        size = 0
+        for getter in self._getters:
+            value = getter(scope)
+            size += 0 if isinstance(value, Stored) else len(value)
+            if size > ARGUMENTS_LIMIT_BYTES:
+                raise _arguments_too_large(size)
+            values.append(value)
+        return values
 
     def _extend(self, constant: bytes) -> None:
         last = self._parts[-1]
@@ -405,6 +425,19 @@ def _some(fields: Mapping[str, object]) -> str:
     if not shown:
         return "none"
     return shown + (", …" if len(fields) > 8 else "")
+
+
+def _joined(text: str, parts: Iterable[bytes]) -> bytes:
+    """The parts of a value in one; a document may name the same large value any number of times."""
+    taken: list[bytes] = []
+    size = 0
+    for part in parts:
+        size += len(part)
+        if size > JOINED_LIMIT_BYTES:
+            problem = f"it has more than {JOINED_LIMIT_BYTES:,} bytes, too many for one value"
+            raise ExpressionError(text[:TEXT_SHOWN], problem, reason=VALUE_TOO_LARGE)
+        taken.append(part)
+    return b"".join(taken)
 
 
 def _too_large(text: str, name: str, value: Value) -> ExpressionError:

@@ -24,7 +24,7 @@ from nodeflow_scheduler.domain.events import (
     TasksStarted,
 )
 from nodeflow_scheduler.domain.execution import Execution
-from nodeflow_scheduler.domain.expressions import truth
+from nodeflow_scheduler.domain.expressions import VALUE_TOO_LARGE, ExpressionError, truth
 from nodeflow_scheduler.domain.failures import (
     Failure,
     execution_timed_out,
@@ -41,6 +41,8 @@ from nodeflow_scheduler.domain.values import INLINE_LIMIT_BYTES, JSON, Artifacts
 from nodeflow_scheduler.domain.workflow import FailurePolicy
 from nodeflow_shared.errors import NodeflowError
 
+OUTPUTS_LIMIT_BYTES = 64 * 1024 * 1024
+"""All outputs of an execution together, artifacts not counted."""
 EXPANSION_BYTES = 8 * 1024 * 1024
 """About how much of items one turn writes down of an execution, and one list: a turn's events travel in one message."""
 
@@ -316,12 +318,17 @@ class Draft:
         execution = self.execution
         parts: list[bytes] = []
         digests: list[str] = []
+        size = 0
         for name, expression in execution.workflow.outputs:
             value = expression.evaluate(execution)
             if isinstance(value, Stored):
                 digests.append(self._stored(value).digest)
                 value = describe(value)
             parts.append(json_text.encode(name) + b":" + value)
+            size += len(parts[-1])
+            if size > OUTPUTS_LIMIT_BYTES:
+                problem = f"they have more than {OUTPUTS_LIMIT_BYTES:,} bytes together"
+                raise ExpressionError(f"{len(execution.workflow.outputs)} values", problem, reason=VALUE_TOO_LARGE)
         data = b"{" + b",".join(parts) + b"}"
         outputs = data if len(data) <= INLINE_LIMIT_BYTES else self._stored(to_store(data, JSON))
         if isinstance(outputs, Stored):
