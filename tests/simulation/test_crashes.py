@@ -11,8 +11,10 @@ from tests.support.virtual_client import VirtualClient, value_of
 
 from nodeflow_sdk.audit.checkers import check
 from nodeflow_sdk.audit.history import graph_of_parents
+from nodeflow_sdk.client import Client
+from nodeflow_shared.errors import NodeflowError
 from nodeflow_testing.virtual_runners import Scripted, Value
-from nodeflow_testing.virtual_suite import SCHEDULER, STATE_MANAGER, WORKER_MANAGER, VirtualSuite
+from nodeflow_testing.virtual_suite import SCHEDULER, STATE_MANAGER, WORKER_MANAGER, VirtualSuite, address_of
 
 LONG_S: Final = 300.0
 
@@ -152,6 +154,31 @@ def test_what_a_dead_worker_held_gets_the_next_attempt(back_after_s: float | Non
         assert len(lost) <= 8
 
     simulate(FUNCTIONS, scenario)
+
+
+def test_a_watch_in_which_nothing_happens_outlives_every_restart() -> None:
+    """Each outage is one of its own, although no event tells when the one before was over."""
+    told: list[NodeflowError] = []
+
+    async def watched(client: Client, execution_id: str) -> list[int]:
+        responses = client.watch(execution_id, on_lost=told.append)
+        return [event.sequence async for response in responses for event in response.events]
+
+    async def scenario(suite: VirtualSuite, client: VirtualClient) -> None:
+        execution_id = await client.submit({"long": {"function": "f:long"}})
+        await client.until(execution_id, life.TASK_STATE_RUNNING, "long")
+        watcher = Client(suite.network.connect(address_of(SCHEDULER)))
+        watch = asyncio.ensure_future(watched(watcher, execution_id))
+        for _ in range(3):
+            await asyncio.sleep(70)
+            await suite.kill(SCHEDULER)
+            await asyncio.sleep(0.5)
+            await suite.restart(SCHEDULER)
+        sequences = await watch
+        assert sequences == list(range(1, len(sequences) + 1))
+
+    simulate(FUNCTIONS, scenario)
+    assert len(told) == 3
 
 
 def test_every_process_crashes_again_and_again() -> None:

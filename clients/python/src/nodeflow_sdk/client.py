@@ -397,10 +397,17 @@ class _Outage:
     """The time during which a stream cannot be had: who is told, when to try again, when to give up."""
 
     _DELAY_S: Final = 0.2
+    # A stream that lasted this long had been had, although nothing came: to connect and be refused takes less.
+    _HAD_AFTER_S: Final = 15.0
 
     def __init__(self, on_lost: Callable[[NodeflowError], None] | None) -> None:
         self._on_lost = on_lost
         self._since: float | None = None
+        self._tried_at = 0.0
+
+    def try_now(self) -> None:
+        """Note that the stream is asked for."""
+        self._tried_at = asyncio.get_running_loop().time()
 
     def end(self) -> None:
         self._since = None
@@ -408,7 +415,7 @@ class _Outage:
     async def wait(self, error: NodeflowError, patience_s: float) -> None:
         """Wait before the next try; raises the error when patience would have run out by then."""
         now = asyncio.get_running_loop().time()
-        if self._since is None:
+        if self._since is None or now - self._tried_at >= self._HAD_AFTER_S:
             self._since = now
             if self._on_lost is not None:
                 self._on_lost(error)
@@ -437,6 +444,7 @@ async def _resumed(
     """Yield a stream's responses to its end; a lost connection is resumed from the last cursor."""
     outage = _Outage(on_lost)
     while True:
+        outage.try_now()
         try:
             async for response in method(request):
                 connection.met = True
