@@ -1,6 +1,7 @@
 """The supervisor over real processes that only serve health: start, restart, stop, refusals. No service is involved."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -105,6 +106,27 @@ async def test_a_killed_service_comes_back_at_its_address(options: SuiteOptions)
             record = read_record(options.data_dir)
             assert record is not None
             assert record.pids[service] == suite.pids[service] != killed
+
+
+async def test_a_system_without_room_for_a_process_is_asked_again(
+    options: SuiteOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, start, descriptors = Recorder(), asyncio.create_subprocess_exec, list[int]()
+
+    async def started(*command: str, **how: Any) -> asyncio.subprocess.Process:  # passed on
+        descriptors.append(psutil.Process().num_fds())
+        if len(descriptors) <= 3:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return await start(*command, **how)
+
+    async with running_suite(options, recorder) as suite:
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+        os.kill(suite.pids[SuiteService.SCHEDULER], signal.SIGKILL)
+        assert (await recorder.restarts.get())[:2] == (SuiteService.SCHEDULER, -signal.SIGKILL)
+        await wait_until_healthy(suite.scheduler)
+    said = [line for service, line in recorder.lines if "cannot be started now" in line]
+    assert len(said) == 3
+    assert descriptors[-1] <= descriptors[0]
 
 
 async def test_a_service_that_hangs_is_killed_and_comes_back(options: SuiteOptions) -> None:

@@ -78,11 +78,22 @@ class Child:
                 raise await self._failure(exit_code)
             if asyncio.get_running_loop().time() - born > STEADY_AFTER_S:
                 delays = self._new_delays()
-            if await self._stopped_within(next(delays)):
-                return
-            process = await self._begin_life(outputs)
+            process = await self._begin_next_life(outputs, delays)
             if process is not None:
                 self._observer.on_restart(self.service, exit_code, process.pid)
+
+    async def _begin_next_life(
+        self, outputs: asyncio.TaskGroup, delays: Iterator[float]
+    ) -> asyncio.subprocess.Process | None:
+        """Start the process again, unless it was to stop; a system that has no room for it now is asked again."""
+        while not await self._stopped_within(next(delays)):
+            try:
+                return await self._begin_life(outputs)
+            except OSError as error:
+                if not self.steady:
+                    raise
+                self._tell(f"the {self.service} cannot be started now: {error.strerror or error}")
+        return None
 
     async def _begin_life(self, outputs: asyncio.TaskGroup) -> asyncio.subprocess.Process | None:
         """Start the process, unless it was to stop; `stop` waits for that, or nobody would ever stop this life."""
@@ -133,6 +144,9 @@ class Child:
                 pass_fds=() if self._lock is None else (self._lock,),
                 env={**os.environ, **self._environment},
             )
+        except BaseException:
+            os.close(read_end)
+            raise
         finally:
             os.close(write_end)
         name = f"suite.{self.service}.output"
@@ -154,11 +168,13 @@ class Child:
                     data = b"(a line of more than 1 MiB was left out)\n"
                 if not data:
                     return
-                line = data.decode(errors="replace").rstrip("\n")
-                self._log.write(line)
-                self._observer.on_line(self.service, line)
+                self._tell(data.decode(errors="replace").rstrip("\n"))
         finally:
             transport.close()
+
+    def _tell(self, line: str) -> None:
+        self._log.write(line)
+        self._observer.on_line(self.service, line)
 
     async def _failure(self, exit_code: int) -> SuiteError:
         await self._finish_reading()
