@@ -21,13 +21,18 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check gen lint in-step format bench simulate chaos mutants constraints clean
+.PHONY: help run test check gen lint in-step format bench simulate chaos mutants constraints clean anew
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
-# Stamps say what the environment holds, so that a second `make run` or `make test` never calls pip.
-$(VENV)/pyvenv.cfg:
+# Stamps say what the environment holds, so that a second `make run` or `make test` never calls pip. They say nothing of
+# an environment that was moved or copied (its packages are read where it was), whose Python is gone, or that was never
+# finished: it is made anew.
+HERE := $(CURDIR)/$(VENV)
+USABLE = $(shell grep -qsF -e '="$(HERE)' -e '=$(HERE)' $(BIN)/activate && $(BIN)/python -c 'import pip' 2>/dev/null && echo yes)
+
+$(VENV)/pyvenv.cfg: $(if $(filter yes,$(USABLE)),,anew)
 	@test -n "$(PYTHON)" || { echo "Node Flow needs Python 3.11 or newer, and found none on PATH." \
 		"Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment." \
