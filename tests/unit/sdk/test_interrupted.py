@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.unit.sdk.conftest import Cli
 from tests.unit.sdk.fake_services import EXECUTION_ID, FakeServices
 
 from nodeflow_sdk import load
@@ -84,4 +85,17 @@ async def test_ctrl_c_while_a_script_submits(fakes: FakeServices, document: Path
     fakes.scheduler.submission_answer.set()
     _, err = await process.communicate()
     assert b"KeyboardInterrupt" in err
+    assert [each.execution_id for each in fakes.scheduler.cancelled] == [EXECUTION_ID]
+
+
+async def test_ctrl_c_while_the_command_line_submits(fakes: FakeServices, cli: Cli) -> None:
+    fakes.scheduler.submission_answer.clear()
+    process = await cli.start("run", "workflow.yaml")
+    await until(lambda: bool(fakes.scheduler.submitted))
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert await process.stderr.readline() == b"interrupted: what was being submitted is cancelled\n"
+    fakes.scheduler.submission_answer.set()
+    await process.communicate()
+    assert process.returncode == 130
     assert [each.execution_id for each in fakes.scheduler.cancelled] == [EXECUTION_ID]

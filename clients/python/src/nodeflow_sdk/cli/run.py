@@ -38,6 +38,7 @@ from nodeflow_sdk.cli.validate import FileArgument
 from nodeflow_sdk.client import Client
 from nodeflow_sdk.documents import read_document
 from nodeflow_sdk.progress import ExecutionView, Screen, follow
+from nodeflow_sdk.running.pending import Pending
 from nodeflow_sdk.suite.attach import Attachment, attached
 from nodeflow_sdk.suite.services import SuiteOptions
 from nodeflow_shared.errors import NodeflowError
@@ -149,8 +150,16 @@ async def _submit(client: Client, order: Order) -> tuple[Workflow, Execution]:
     workflow = await checked(client, order.file, order.document)
     inputs = {**order.base_inputs, **typed(order.pairs, workflow.inputs_schema)}
     await add_source(client, workflow, order.file.resolve().parent, inputs)
-    with refusals():
-        execution = await client.submit(order.document, inputs, request_id=order.request_id, labels=order.labels)
+    pending = Pending()
+    submission = client.submit(order.document, inputs, request_id=order.request_id, labels=order.labels)
+    try:
+        with refusals():
+            execution = await pending.answer(client, submission)
+    except asyncio.CancelledError:
+        # Nobody was told its id, so nobody would cancel it later; and a suite of our own would go on with it next time.
+        say("interrupted: what was being submitted is cancelled")
+        await pending.undo()
+        raise
     say(f"execution {execution.execution_id} of {workflow.name}")
     return workflow, execution
 
