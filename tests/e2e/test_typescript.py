@@ -72,6 +72,25 @@ nodes:
   only: {function: "text:%s", with: {%s}%s}
 """
 
+# A watch in which nothing happens for two minutes, as far as its process knows.
+QUIET_WATCH = """\
+import { Client } from 'nodeflow-client';
+const [address, executionId] = process.argv.slice(2);
+const quiet = () => {
+  for (const clock of [Date, performance]) {
+    const now = clock.now.bind(clock);
+    clock.now = () => now() + 120_000;
+  }
+  console.log('quiet');
+};
+const client = new Client(address);
+for await (const { events } of client.watch(executionId)) {
+  for (const event of events) console.log(event.sequence, event.type, event.task?.state);
+  if (events.some((event) => event.task?.state === 'TASK_STATE_RUNNING')) setImmediate(quiet);
+}
+client.close();
+"""
+
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
@@ -175,6 +194,33 @@ async def test_events_and_lines_go_on_where_they_were_when_the_scheduler_is_kill
     assert (process.returncode, json.loads(out or "null")) == (0, {"result": "done"}), seen
     assert sequences(seen) == list(range(1, len(sequences(seen)) + 1)), seen
     assert lines_of_only(seen) == ["held", "released"], seen
+
+
+async def test_a_watch_in_which_nothing_happened_for_long_goes_on_when_the_scheduler_is_killed(
+    package: Package, own_suite: Suite, tmp_path: Path
+) -> None:
+    (tmp_path / "held_function.py").write_text(HELD_FUNCTION)
+    file = package.directory / "quiet-watch.mjs"
+    file.write_text(QUIET_WATCH)
+    async with open_client(own_suite.address()) as client, asyncio.timeout(60):
+        document = WorkflowDocument(source=HELD.encode(), directory=str(tmp_path))
+        execution_id = (await client.submit(document, {"directory": str(tmp_path)})).execution_id
+    command = ["node", str(file), own_suite.address(), execution_id]
+    async with program(command, tmp_path) as process, asyncio.timeout(60):
+        assert process.stdout is not None
+        seen = ""
+        while not seen.endswith("quiet\n"):
+            line = await process.stdout.readline()
+            assert line, seen
+            seen += line.decode()
+        killed = own_suite.kill("scheduler")
+        while own_suite.pid("scheduler") == killed:  # noqa: ASYNC110  # the supervisor tells by a file
+            await asyncio.sleep(0.02)
+        (tmp_path / "released").touch()
+        out, err = await process.communicate()
+    seen += out.decode()
+    assert (process.returncode, err) == (0, b""), seen
+    assert sequences(seen) == list(range(1, len(sequences(seen)) + 1)), seen
 
 
 # ------------------------------------------------------------------------ worker

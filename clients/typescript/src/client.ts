@@ -5,6 +5,7 @@
  */
 import { status, type ClientReadableStream } from '@grpc/grpc-js';
 import { randomUUID } from 'node:crypto';
+import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import type { Payload__Output as Payload } from './gen/nodeflow/common/v1/Payload.js';
@@ -25,6 +26,8 @@ const CALL_TIMEOUT_MS = 15_000;
 const RESUME_DELAY_MS = 200;
 // How long a service that has answered before may be away, say because it is being restarted.
 const PATIENCE_MS = 60_000;
+// A stream that lasted this long had been had, although nothing came: to connect and be refused takes less.
+const HAD_AFTER_MS = 15_000;
 
 export interface SubmitOptions {
   /** By parameter; anything that JSON can say. */
@@ -116,17 +119,20 @@ async function* resumed<R extends { cursor: string }>(
   open: (cursor: string) => ClientReadableStream<R>,
   cursor: string,
 ): AsyncGenerator<R, void, undefined> {
-  let lastHeard = Date.now();
+  let lostAt: number | undefined;
   for (;;) {
+    const triedAt = performance.now();
     try {
       for await (const batch of messages(open(cursor))) {
         yield batch;
         cursor = batch.cursor;
-        lastHeard = Date.now();
+        lostAt = undefined;
       }
       return;
     } catch (error) {
-      if (!isCode(error, status.UNAVAILABLE) || Date.now() - lastHeard > PATIENCE_MS) throw error;
+      const now = performance.now();
+      if (lostAt === undefined || now - triedAt >= HAD_AFTER_MS) lostAt = now;
+      if (!isCode(error, status.UNAVAILABLE) || now - lostAt > PATIENCE_MS) throw error;
       await delay(RESUME_DELAY_MS);
     }
   }
