@@ -91,6 +91,20 @@ for await (const { events } of client.watch(executionId)) {
 client.close();
 """
 
+LATE_WORKER = """\
+import { existsSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Worker } from 'nodeflow-client';
+const [address, released] = process.argv.slice(2);
+const late = async () => {
+  while (!existsSync(released)) await delay(5);
+  return 'x'.repeat(200_000);
+};
+const worker = new Worker({ address, workerId: 'node-1', functions: { 'text:late': late } });
+process.on('SIGTERM', () => worker.drain());
+await worker.run();
+"""
+
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
@@ -280,6 +294,30 @@ async def test_attempts_stop_when_cancelled_and_when_out_of_time(
         execution_id = await started(client, bare_suite, "nap", "seconds: 600", ", timeout: 1s")
         assert await ended(client, execution_id) == ExecutionState.EXECUTION_STATE_FAILED
         assert (await client.task(execution_id, 0)).failure.reason == "ATTEMPT_TIMEOUT"
+
+
+async def test_a_timeout_of_weeks_is_one(bare_suite: Suite, worker: asyncio.subprocess.Process) -> None:
+    async with open_client(bare_suite.address()) as client:
+        execution_id = await started(client, bare_suite, "nap", "seconds: 0.1", ", timeout: 30d")
+        assert await ended(client, execution_id) == COMPLETED
+
+
+async def test_a_large_result_waits_for_a_worker_manager_that_is_away(
+    package: Package, bare_suite: Suite, tmp_path: Path
+) -> None:
+    file, released = package.directory / "late-worker.mjs", tmp_path / "released"
+    file.write_text(LATE_WORKER)
+    command = ["node", str(file), bare_suite.address("worker-manager"), str(released)]
+    async with program(command, tmp_path) as process, open_client(bare_suite.address()) as client:
+        await connected(bare_suite, process)
+        execution_id = await started(client, bare_suite, "late", "")
+        bare_suite.kill("worker-manager")
+        released.touch()
+        assert await ended(client, execution_id) == COMPLETED
+        assert (await client.task(execution_id, 0)).attempt_number == 1
+        process.terminate()
+        async with asyncio.timeout(30):
+            assert await process.communicate() == (b"", b"")
 
 
 async def test_an_attempt_survives_the_death_of_the_worker_manager(

@@ -8,6 +8,8 @@ import type { Duration__Output as Duration } from './gen/google/protobuf/Duratio
 import type { Attempt, Outcome } from './held.js';
 import type { Values } from './values.js';
 
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /** What a function may want to know beside its arguments. */
 export interface TaskContext {
   /** Aborted when the attempt has to stop: cancelled, out of time, or the lease is ending. Functions must honour it. */
@@ -29,17 +31,27 @@ export async function execute(attempt: Attempt, functions: TaskFunctions, values
   const name = spec.function.function;
   const run = Object.hasOwn(functions, name) ? functions[name] : undefined;
   if (!run) return failed('FAILURE_KIND_PERMANENT', 'FUNCTION_NOT_FOUND', `this worker has no function ${name}`);
-  const timer = spec.attemptTimeout && setTimeout(() => attempt.stop('timeout'), milliseconds(spec.attemptTimeout));
+  const disarm = spec.attemptTimeout && after(milliseconds(spec.attemptTimeout), () => attempt.stop('timeout'));
   try {
-    const args = await values.arguments(assignment, spec.tenant);
+    const traveller = { tenant: spec.tenant, signal };
+    const args = await values.arguments(assignment, traveller);
     const { executionId, attemptNumber } = assignment;
     const value = await run(args, { signal, executionId, attemptNumber });
-    return { output: await values.payload(value, spec.tenant) };
+    return { output: await values.payload(value, traveller) };
   } catch (error) {
     return endOf(attempt, name, error);
   } finally {
-    if (timer) clearTimeout(timer);
+    disarm?.();
   }
+}
+
+/** Calls back after any time: a timer of Node alone ends at once if it is set to more than 24 days. Returns what stops it. */
+function after(delayMs: number, callback: () => void): () => void {
+  const step = Math.min(delayMs, LONGEST_TIMER_MS);
+  const next = () => (delayMs > step ? (stop = after(delayMs - step, callback)) : callback());
+  const timer = setTimeout(next, step);
+  let stop = () => clearTimeout(timer);
+  return () => stop();
 }
 
 function endOf(attempt: Attempt, name: string, error: unknown): Outcome {

@@ -3,6 +3,8 @@
  *
  * Owns which assignments are taken and the numbers of results. Must not know streams, timers, or how anything is executed.
  */
+import { setMaxListeners } from 'node:events';
+
 import type { Assignment__Output as Assignment } from './gen/nodeflow/worker_manager/v1/Assignment.js';
 import type { AttemptKey } from './gen/nodeflow/worker_manager/v1/AttemptKey.js';
 import type { AttemptResult } from './gen/nodeflow/worker_manager/v1/AttemptResult.js';
@@ -20,7 +22,10 @@ export class Attempt {
     readonly spec: TaskSpec,
     readonly assignment: Assignment,
     readonly key: AttemptKey,
-  ) {}
+  ) {
+    // Each value on its way listens, and there may be many at once.
+    setMaxListeners(0, this.signal);
+  }
 
   get signal(): AbortSignal {
     return this.#controller.signal;
