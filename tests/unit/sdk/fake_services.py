@@ -154,6 +154,8 @@ class FakeScheduler(SchedulerServiceServicer):
         self.tasks: list[Task] = []
         self.faults: list[DocumentFault] = []
         self.artifacts: dict[str, bytes] = {}
+        self.transfer_errors: list[NodeflowError] = []
+        """What breaks the next uploads and downloads in their middle, before any succeeds."""
         self.explanations: list[TaskExplanation] = []
         self.explained: list[api.ExplainTaskRequest] = []
         self.submit_error: NodeflowError | None = None
@@ -287,12 +289,16 @@ class FakeScheduler(SchedulerServiceServicer):
     ) -> AsyncIterator[api.DownloadArtifactResponse]:
         data = self.artifacts[request.digest]
         for begin in range(0, len(data), 10):
+            if begin and self.transfer_errors:
+                raise self.transfer_errors.pop(0)
             yield api.DownloadArtifactResponse(data=data[begin : begin + 10])
 
     async def UploadArtifact(  # noqa: N802
         self, request_iterator: AsyncIterator[api.UploadArtifactRequest], context: Context
     ) -> api.UploadArtifactResponse:
         data = b"".join([each.data async for each in request_iterator])
+        if self.transfer_errors:
+            raise self.transfer_errors.pop(0)
         digest = f"sha256:{sha256(data).hexdigest()}"
         self.artifacts[digest] = data
         return api.UploadArtifactResponse(artifact=ArtifactReference(digest=digest, size_bytes=len(data)))

@@ -1,8 +1,10 @@
 """A service that is full, or does not answer in time: the call waits, says so, and is made again under the same key."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
+from nodeflow.common.v1.payload_pb2 import Payload
 from nodeflow.scheduler.v1.workflow_pb2 import WorkflowDocument
 from tests.unit.sdk.conftest import Cli
 from tests.unit.sdk.fake_services import EXECUTION_ID, FakeServices
@@ -65,6 +67,26 @@ async def test_nobody_waits_for_a_stream_beyond_their_patience(fakes: FakeServic
         with pytest.raises(Unavailable, match="database is full"):
             async for _ in client.watch(EXECUTION_ID):
                 pass
+
+
+async def test_large_values_are_sent_and_read_once_more_when_the_scheduler_is_restarted(
+    fakes: FakeServices, tmp_path: Path
+) -> None:
+    file, data = tmp_path / "source.tar", b"a source of some length"
+    file.write_bytes(data)
+    async with open_client(fakes.address) as client:
+        await client.get(EXECUTION_ID)
+        fakes.scheduler.transfer_errors = [Unavailable("restarting"), FULL]
+        stored = await client.upload_file(file, "application/x-tar")
+        fakes.scheduler.transfer_errors = [Unavailable("restarting"), FULL]
+        assert await client.read(Payload(artifact=stored)) == data
+    assert fakes.scheduler.transfer_errors == []
+
+
+async def test_a_file_that_cannot_be_read_is_no_interruption(fakes: FakeServices, tmp_path: Path) -> None:
+    async with open_client(fakes.address) as client:
+        with pytest.raises(FileNotFoundError):
+            await client.upload_file(tmp_path / "missing.tar", "application/x-tar")
 
 
 @pytest.mark.parametrize("error", [FULL, DISK_FULL])

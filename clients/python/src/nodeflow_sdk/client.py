@@ -7,10 +7,9 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import IO, Final, Protocol, TypeVar
 
 import grpc.aio
-from google.protobuf.message import Message
 from nodeflow.common.v1.lifecycle_pb2 import TaskState
 from nodeflow.common.v1.payload_pb2 import ArtifactReference, Payload
 from nodeflow.scheduler.v1 import execution_pb2, scheduler_service_pb2, workflow_pb2
@@ -28,13 +27,14 @@ from nodeflow_shared.errors import DeadlineExceeded, NodeflowError, Overloaded, 
 from nodeflow_shared.retry import as_lost_connection
 from nodeflow_shared.status import DETAILS_KEY, from_rpc_error
 
-Q = TypeVar("Q", bound=Message)
+Q = TypeVar("Q")
 R = TypeVar("R")
-Q_contra = TypeVar("Q_contra", bound=Message, contravariant=True)
+Q_contra = TypeVar("Q_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
 CALL_TIMEOUT_S: Final = 15.0
 UPLOAD_TIMEOUT_S: Final = 600.0
+DOWNLOAD_TIMEOUT_S: Final = 600.0
 EXPORT_TIMEOUT_S: Final = 600.0
 PIECE_BYTES: Final = 512 * 1024
 # How long a service that has answered before may be away, say because it is being restarted.
@@ -172,12 +172,13 @@ class Client:
         return (await self._connection.call(self._stub.SubmitExecution, request)).execution
 
     async def upload_file(self, path: Path, content_type: str) -> ArtifactReference:
-        """Store a file's bytes as an artifact. Raises OSError when it cannot be read."""
-        try:
-            response = await self._stub.UploadArtifact(_pieces(path, content_type), timeout=UPLOAD_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            raise translate(error) from error
-        return response.artifact
+        """Store a file's bytes as an artifact; begun again when the connection is lost. Raises OSError."""
+
+        async def upload(source: Path, /, *, timeout: float) -> scheduler_service_pb2.UploadArtifactResponse:  # noqa: ASYNC109
+            with source.open("rb") as file:  # pieces of a file take no time
+                return await self._stub.UploadArtifact(_pieces(file, content_type), timeout=timeout)
+
+        return (await self._connection.call(upload, path, timeout_s=UPLOAD_TIMEOUT_S)).artifact
 
     async def submit_many(
         self,
@@ -345,7 +346,18 @@ class Client:
         """Return the bytes of a payload, wherever they are."""
         if payload.WhichOneof("value") != "artifact":
             return payload.data
-        return b"".join([data async for data in self.download(payload.artifact.digest)])
+        return await self.read_artifact(payload.artifact.digest)
+
+    async def read_artifact(self, digest: str) -> bytes:
+        """Return the bytes of an artifact; begun again when the connection is lost."""
+        request = scheduler_service_pb2.DownloadArtifactRequest(digest=digest)
+        responses = await self._connection.call(self._downloaded, request, timeout_s=DOWNLOAD_TIMEOUT_S)
+        return b"".join(response.data for response in responses)
+
+    def _downloaded(
+        self, request: scheduler_service_pb2.DownloadArtifactRequest, /, *, timeout: float
+    ) -> Awaitable[list[scheduler_service_pb2.DownloadArtifactResponse]]:
+        return _all_of(self._stub.DownloadArtifact(request, timeout=timeout))
 
 
 async def _all_of(responses: AsyncIterable[R]) -> list[R]:
@@ -459,12 +471,11 @@ async def _resumed(
             await outage.wait(told, connection.patience_s)
 
 
-async def _pieces(path: Path, content_type: str) -> AsyncIterator[scheduler_service_pb2.UploadArtifactRequest]:
+async def _pieces(file: IO[bytes], content_type: str) -> AsyncIterator[scheduler_service_pb2.UploadArtifactRequest]:
     header = scheduler_service_pb2.UploadHeader(content_type=content_type)
     yield scheduler_service_pb2.UploadArtifactRequest(header=header)
-    with path.open("rb") as file:  # pieces of a file take no time
-        while data := file.read(PIECE_BYTES):
-            yield scheduler_service_pb2.UploadArtifactRequest(data=data)
+    while data := file.read(PIECE_BYTES):
+        yield scheduler_service_pb2.UploadArtifactRequest(data=data)
 
 
 def _reference(workflow: workflow_pb2.WorkflowDocument | str) -> scheduler_service_pb2.WorkflowReference:

@@ -28,8 +28,7 @@ async def _resolved(client: Client, value: object) -> object:
         case {"artifact": {"digest": str(digest), "size_bytes": int()}, "content_type": str(content_type), **rest} if (
             not rest
         ):
-            data = b"".join([part async for part in client.download(digest)])
-            return await _decoded(client, data, content_type)
+            return await _decoded(client, await client.read_artifact(digest), content_type)
         case {"bytes": str(text), "content_type": str(content_type), **rest} if not rest:
             return await _decoded(client, base64.b64decode(text), content_type)
         case _:
