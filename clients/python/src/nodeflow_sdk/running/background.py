@@ -50,6 +50,7 @@ class Background:
     """A loop in a thread, started with the first call; `close` is called when the process ends."""
 
     def __init__(self) -> None:
+        self._pid = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -117,6 +118,12 @@ class Background:
         thread.join(STOP_TIMEOUT_S)
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        if self._thread is not None and self._pid != os.getpid():
+            work.close()
+            raise SuiteError(
+                "this process was forked from one that had talked to a suite, and cannot; start it anew, say with "
+                'multiprocessing.get_context("spawn")'
+            )
         with self._lock:
             if self._thread is None:
                 self._start()
@@ -125,6 +132,7 @@ class Background:
         return asyncio.run_coroutine_threadsafe(work, loop)
 
     def _start(self) -> None:
+        self._pid = os.getpid()
         started = threading.Event()
         # A daemon: the interpreter would otherwise wait for it before it runs `close`.
         self._thread = threading.Thread(
