@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from nodeflow_sdk.suite import SuiteError, SuiteOptions, SuiteService, running_suite
+from nodeflow_sdk.suite import SuiteError, SuiteOptions, SuiteService, running_suite, supervisor
 from nodeflow_sdk.suite.health import Patience, is_healthy, wait_until_healthy
 from nodeflow_sdk.suite.observer import SilentObserver
 from nodeflow_sdk.suite.ports import choose_addresses, is_free
@@ -87,6 +87,17 @@ async def test_a_suite_is_healthy_recorded_and_stopped_in_order(options: SuiteOp
     assert read_record(options.data_dir) is None
     assert any(service == "scheduler" and "listening" in line for service, line in recorder.lines)
     assert "listening" in (options.data_dir / "logs" / "scheduler.log").read_text()
+
+
+async def test_services_are_stopped_although_the_disk_was_made_read_only(
+    options: SuiteOptions, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_data_dir: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    async with running_suite(options):
+        monkeypatch.setattr(supervisor, "remove_record", refused)
+    assert (notes / "stopped").read_text().split() == ["worker", "scheduler", "worker-manager", "state-manager"]
 
 
 async def test_a_suite_without_slots_has_no_worker(options: SuiteOptions, notes: Path) -> None:
