@@ -6,6 +6,7 @@ import pytest
 from tests.unit.sdk_authoring.modules import load
 
 from nodeflow_scheduler.domain.document import compile_document
+from nodeflow_scheduler.domain.templates import Hole, split
 from nodeflow_scheduler.domain.workflow import Workflow as Compiled
 from nodeflow_sdk import Workflow
 
@@ -107,6 +108,28 @@ def test_a_workflow_compiles_to_its_golden_document(tmp_path: Path, name: str) -
     golden = GOLDEN / f"{name}.json"
     assert text == golden.read_text(), f"if the change is meant, write this to {golden}:\n{text}"
     compiled(module.flow)
+
+
+DOLLARS = """
+pay = process(["US${amount}", "$${amount}", "{amount}{{x}}", "{amount}${{x}}"])
+
+@workflow
+def flow(amount: str):
+    pay("{3}")
+    pay("3$")
+    pay(amount)
+"""
+
+
+def test_dollar_signs_beside_placeholders_stay_what_they_are(tmp_path: Path) -> None:
+    nodes = load(tmp_path, DOLLARS).flow.document()["nodes"].values()
+    commands = [[list(split(text)) for text in each["process"]["command"]] for each in nodes]
+    assert commands[:2] == [
+        [["US${3}"], ["$${3}"], ["{3}{x}"], ["{3}${x}"]],
+        [["US$3$"], ["$$3$"], ["3${x}"], ["3$${x}"]],
+    ]
+    amount = Hole("inputs.amount")
+    assert commands[2] == [["US", Hole("'$'"), amount], [Hole("'$$'"), amount], [amount, "{x}"], [amount, "${x}"]]
 
 
 def test_dependencies_follow_from_data_and_from_order(tmp_path: Path) -> None:

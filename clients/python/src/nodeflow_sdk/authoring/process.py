@@ -185,12 +185,21 @@ def _filled(text: str, arguments: Mapping[str, object]) -> object:
         return arguments[pieces[0][1]]
     filled = ""
     for literal, name in pieces:
-        filled += literal.replace("${", "$${")
+        filled = _joined(filled, literal.replace("${", "$${"))
         if name is not None:
             value = arguments[name]
-            text_of = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            # A dollar sign of the text would escape the expression behind it.
-            if filled.endswith("$") and text_of.startswith("${"):
-                filled = f"{filled[:-1]}${{'$'}}"
-            filled += text_of
+            filled = _joined(filled, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     return filled
+
+
+def _joined(before: str, after: str) -> str:
+    """Return two texts of a document as one: dollar signs at the end of the first stay what they are."""
+    text = before.rstrip("$")
+    dollars = before[len(text) :]
+    if dollars and after.startswith("${"):
+        # They would escape the expression behind them.
+        return f"{text}${{'{dollars}'}}{after}"
+    if dollars and after.startswith("{"):
+        # The last of them would begin an expression.
+        return f"{before}${after}"
+    return before + after
