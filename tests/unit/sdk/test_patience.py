@@ -31,7 +31,8 @@ async def test_a_full_scheduler_is_waited_for_and_that_is_told_once(fakes: FakeS
 
 async def test_patience_has_an_end(fakes: FakeServices) -> None:
     fakes.scheduler.submit_error = FULL
-    async with open_client(fakes.address, patience_s=0.2) as client:
+    async with open_client(fakes.address, patience_s=1) as client:
+        await client.get(EXECUTION_ID)  # connecting takes its time where there is much to do
         with pytest.raises(Overloaded, match="open already"):
             await client.submit(DOCUMENT)
     assert len(fakes.scheduler.submitted) > 1
