@@ -350,7 +350,7 @@ LARGEST = b'"' + b"x" * 65_000 + b'"'
 
 
 @pytest.mark.parametrize("value", ["${item}" * 300, ["${item}"] * 300], ids=["text", "list"])
-def test_a_value_that_names_a_large_one_very_often_is_refused_before_it_is_made(value: object) -> None:
+def test_a_value_that_names_a_large_one_very_often_is_refused_before_it_is_made(value: JsonValue) -> None:
     with pytest.raises(ExpressionError, match="more than 16,777,216 bytes") as caught:
         compiled(value).evaluate(FixedScope(given_item=LARGEST))
     assert caught.value.reason == VALUE_TOO_LARGE
