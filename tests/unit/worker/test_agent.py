@@ -381,6 +381,50 @@ class TestDirectories:
         assigned(agent, other, now=1.0)
         assert results(agent, 2, *[b"1"] * 256, now=1.6)[1:] == [do.Retire(runner=2)]
 
+    def test_an_idle_runner_makes_room_for_what_waits_behind_a_long_task_of_another(self) -> None:
+        """Nothing else happens meanwhile: a heartbeat has the pool look again."""
+        agent = started_agent(slots=2)
+        assigned(agent, attempt(1, directory="/a"), attempt(2, directory="/b"))
+        agent.handle(events.TaskRunning(runner=1, sequence=1), 0.1)
+        results(agent, 2, b"1", now=0.2)
+        other = attempt(3, directory="/a")
+        assert assigned(agent, other, now=0.3) == []
+        assert agent.handle(events.BeatSent(beat=1), 2.0) == [do.Retire(runner=2)]
+        exited = events.RunnerDied(runner=2, last_started=1, cause="it exited with code 0")
+        assert agent.handle(exited, 2.1) == [do.Spawn(runner=3)]
+        assert agent.handle(events.RunnerReady(runner=3), 2.2) == [feed(3, [other], "/a")]
+
+    def test_what_was_fed_behind_a_long_task_is_taken_back_for_an_idle_runner_of_another(self) -> None:
+        agent = started_agent(slots=2)
+        quick(agent)
+        results(agent, 2, now=0.0)
+        elsewhere = attempt(0, directory="/b")
+        assert assigned(agent, elsewhere) == [feed(2, [elsewhere], "/b")]
+        long, behind = attempt(1), attempt(2)
+        assert assigned(agent, long, behind) == [feed(1, [long, behind])]
+        assert agent.handle(events.TaskRunning(runner=1, sequence=2), 1.0) == [do.Report(started=[long])]
+        taken = results(agent, 2, b"1", now=1.1)
+        assert taken == [do.Report(results=[elsewhere]), do.TakeBack(runner=1, sequences=[3])]
+        assert agent.handle(events.TasksTakenBack(runner=1, sequences=[3]), 1.1) == []
+        assert agent.handle(events.BeatSent(beat=2), 2.0) == [do.Retire(runner=2)]
+
+    def test_a_directory_whose_runners_are_all_held_up_has_its_turn_before_a_busy_one(self) -> None:
+        agent = started_agent(slots=2, max_credits=10_000)
+        agent.bid.credits = 10_000
+        agent.handle(events.BeatSent(beat=0), 0.0)
+        quick(agent)
+        long = attempt(0, function="m:long", directory="/a")
+        assert assigned(agent, long) == [feed(2, [long], "/a")]
+        agent.handle(events.TaskRunning(runner=2, sequence=1), 0.1)
+        assigned(agent, *[attempt(task) for task in range(1, 2_000)], now=0.1)
+        other = attempt(1, execution="other", directory="/a")
+        assert assigned(agent, other, now=0.2) == []
+        assert isinstance(results(agent, 1, *[b"1"] * 256, now=4.0)[1], do.Feed)
+        assert results(agent, 1, *[b"1"] * 256, now=5.2)[1:] == [do.Retire(runner=1)]
+        exited = events.RunnerDied(runner=1, last_started=513, cause="it exited with code 0")
+        assert agent.handle(exited, 5.3) == [do.Spawn(runner=3)]
+        assert agent.handle(events.RunnerReady(runner=3), 5.4) == [feed(3, [other], "/a")]
+
 
 class TestSession:
     def test_a_welcome_is_answered_with_what_is_held(self) -> None:

@@ -333,7 +333,7 @@ class Agent:
             return []
         match event:
             case events.TaskRunning():
-                self._pool.running_long(event.runner, event.sequence)
+                self._pool.running_long(event.runner, event.sequence, now)
                 return [Report(started=[attempt]), *self._pool.dispatch(now)]
             case events.TaskSkipped():
                 self._finish(attempt, self._why_ended(attempt))
@@ -460,6 +460,7 @@ class Agent:
                 self._last_beat = event.beat
                 self._granted_credits = max(self._granted_credits, self._told_credits)
                 self._told_credits = self.bid.credits
+                return self._pool.dispatch(now)  # somebody's patience may be over, and nothing else happen
             case events.BeatAnswered():
                 self.lease.answered(event.beat)
                 if event.beat == self._last_beat:

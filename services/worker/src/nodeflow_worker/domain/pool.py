@@ -34,6 +34,8 @@ SHARE_S: Final = 0.0005
 """Less work than this is not worth being spread over idle runners."""
 PATIENCE_S: Final = 0.5
 """How long a directory without a runner waits before one that is never idle is freed for it: a change costs a start."""
+HELD_UP_S: Final = 5.0
+"""A runner that has been busy with one task for so long is nobody's prospect: its directory counts as without one."""
 MAX_FAILED_STARTS: Final = 5
 MAX_RETURNS: Final = 8
 """How many runners may die before they begin an attempt that was fed to them, until the attempt fails."""
@@ -52,6 +54,7 @@ class Runner:
         "idle_since",
         "load_s",
         "long",
+        "long_since",
         "number",
         "queue",
         "ready",
@@ -67,9 +70,20 @@ class Runner:
         self.queue: deque[Attempt] = deque()
         self.done = 0
         self.long = 0
+        self.long_since = 0.0
         self.relieved = 0
         self.load_s = 0.0
         self.idle_since = 0.0
+
+    @property
+    def held_up(self) -> bool:
+        """Whether it executes a task that runs for some time."""
+        return self.long > self.done
+
+    @property
+    def idle(self) -> bool:
+        """Whether it could execute something, and has nothing."""
+        return self.ready and not self.retiring and not self.queue
 
     def at(self, sequence: int) -> Attempt | None:
         """Return the task with this number, if it has not ended."""
@@ -82,12 +96,12 @@ class Runner:
             self.ready
             and not self.retiring
             and self.directory in (directory, None)
-            and (not self.queue or (self.load_s < FEED_S / 2 and self.long <= self.done))
+            and (not self.queue or (self.load_s < FEED_S / 2 and not self.held_up))
         )
 
     def behind(self) -> list[int]:
         """Return the numbers of the tasks that wait behind the long one that it executes."""
-        if self.long <= self.done or self.long == self.relieved:
+        if not self.held_up or self.long == self.relieved:
             return []
         first = self.done + 1
         return [
@@ -185,11 +199,11 @@ class Pool:
         """Free the slot of a process that is gone."""
         self._processes.ended(attempt)
 
-    def running_long(self, number: int, sequence: int) -> None:
+    def running_long(self, number: int, sequence: int, now: float) -> None:
         """Note that a runner is busy with a task for some time: nothing waits behind it if it can run elsewhere."""
         runner = self._runners.get(number)
         if runner is not None:
-            runner.long = sequence
+            runner.long, runner.long_since = sequence, now
 
     def taken_back(self, number: int, sequence: int) -> None:
         """Put a task that its runner will not begin at the head of its line; `dispatch` feeds it to another."""
@@ -244,13 +258,13 @@ class Pool:
         for directory in self._waiting:
             self._since.setdefault(directory, now)
         withheld = self._withheld(now)
-        for directory in self._in_turn():
+        for directory in self._in_turn(now):
             line = self._waiting[directory]
             orders += self._feed(directory, line, withheld, now)
             if not line:
                 del self._waiting[directory], self._since[directory]
         for directory, line in self._waiting.items():
-            if directory not in self._served() or now - self._since[directory] > PATIENCE_S:
+            if directory not in self._served(now) or now - self._since[directory] > PATIENCE_S:
                 orders += self._make_room(directory, len(line), now)
         return orders
 
@@ -265,35 +279,38 @@ class Pool:
     def _relieve(self) -> list[Instruction]:
         """Take back what waits behind long tasks, if there are runners that have nothing to do."""
         runners = self._runners.values()
-        if not any(each.long > each.done for each in runners):
+        if not any(each.held_up for each in runners):
             return []
         room = self._slots if self._processes.idle else self._processes.for_runners()
         orders: list[Instruction] = []
         for runner in runners:
             behind = runner.behind()
-            if behind and self._busy() < room and any(each.can_take(runner.directory or "") for each in runners):
+            # An idle one of another directory counts: `_make_room` has it go, if they wait for long.
+            if behind and self._busy() < room and any(each.idle for each in runners):
                 runner.relieved = runner.long
                 orders.append(TakeBack(runner=runner.number, sequences=behind))
         return orders
 
-    def _in_turn(self) -> list[str]:
+    def _in_turn(self, now: float) -> list[str]:
         """Return the directories that wait, those without a runner first: the next unbound one is there for them."""
         if len(self._waiting) == 1:
             return list(self._waiting)
-        served = self._served()
+        served = self._served(now)
         return sorted(self._waiting, key=lambda each: (each in served, self._since[each]))
 
-    def _served(self) -> set[str | None]:
-        return {each.directory for each in self._runners.values() if not each.retiring}
+    def _served(self, now: float) -> set[str | None]:
+        """Return the directories that have a runner, which is or will be free before long."""
+        held_up = {each for each in self._runners.values() if each.held_up and now - each.long_since > HELD_UP_S}
+        return {each.directory for each in self._runners.values() if not each.retiring and each not in held_up}
 
     def _withheld(self, now: float) -> set[int]:
         """Return runners that are not fed, so that they become idle, and make room for directories without one."""
         if len(self._waiting) == 1 or now - self._bound_at < PATIENCE_S:
             return set()
-        served = self._served()
+        served = self._served(now)
         starved = [each for each, since in self._since.items() if each not in served and now - since > PATIENCE_S]
         bound = [each for each in self._runners.values() if each.directory is not None and not each.retiring]
-        bound.sort(key=lambda each: each.long > each.done)  # One with a long task becomes idle who knows when.
+        bound.sort(key=lambda each: each.held_up)  # One with a long task becomes idle who knows when.
         return {each.number for each in bound[: len(starved)]}
 
     def _feed(self, directory: str, line: deque[Attempt], withheld: set[int], now: float) -> list[Instruction]:
@@ -327,12 +344,8 @@ class Pool:
         Who loses one has had its turn, and waits anew.
         """
         runners = self._runners.values()
-        wanted -= sum(each.directory in (directory, None) or each.retiring for each in runners)
-        idle = [
-            each
-            for each in runners
-            if not each.queue and each.ready and not each.retiring and each.directory not in (directory, None)
-        ]
+        wanted -= sum(each.retiring or (each.directory in (directory, None) and not each.held_up) for each in runners)
+        idle = [each for each in runners if each.idle and each.directory not in (directory, None)]
         idle.sort(key=lambda each: each.idle_since)
         for each in idle[: max(wanted, 0)]:
             each.retiring = True
