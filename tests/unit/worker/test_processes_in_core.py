@@ -286,6 +286,22 @@ class TestBehindALongTask:
         orders = agent.handle(events.RunnerResults(runner=2, outcomes=[b"1"], spent=[]), 1.1)
         assert orders == [do.Report(results=[slow]), do.TakeBack(runner=1, sequences=[3])]
 
+    def test_although_others_wait_all_the_time(self) -> None:
+        agent, _ = self.fed(slots=2, count=0)
+        agent.bid.credits = 1_024
+        agent.handle(events.BeatSent(beat=1), 0.0)
+        attempts = [attempt(task) for task in range(800)]
+        assigned(agent, *attempts)
+        agent.handle(events.TaskRunning(runner=1, sequence=2), 1.0)
+        behind = [each for each in attempts if each.runner == 1][1:]
+        taken, fed = agent.handle(events.RunnerResults(runner=2, outcomes=[b"1"] * 256, spent=[]), 1.1)[1:]
+        assert taken == do.TakeBack(runner=1, sequences=list(range(3, 3 + len(behind))))
+        assert isinstance(fed, do.Feed)
+        agent.handle(events.TasksTakenBack(runner=1, sequences=list(range(3, 3 + len(behind)))), 1.1)
+        [fed] = agent.handle(events.RunnerResults(runner=2, outcomes=[b"1"] * 256, spent=[]), 1.2)[1:]
+        assert isinstance(fed, do.Feed)
+        assert list(fed.attempts[: len(behind)]) == behind
+
     def test_nothing_is_fed_behind_a_task_that_runs_long(self) -> None:
         agent, [long] = self.fed(slots=1, count=1)
         agent.handle(events.TaskRunning(runner=1, sequence=2), 1.0)

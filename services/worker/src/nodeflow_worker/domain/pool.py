@@ -253,8 +253,9 @@ class Pool:
     def dispatch(self, now: float) -> list[Instruction]:
         """Start and feed whatever can be, and make room for directories that no runner is bound to."""
         orders: list[Instruction] = [] if self._processes.idle else self._start_processes()
+        orders += self._relieve()
         if not self._waiting:
-            return orders + self._relieve()
+            return orders
         for directory in self._waiting:
             self._since.setdefault(directory, now)
         withheld = self._withheld(now)
@@ -277,16 +278,17 @@ class Pool:
         return sum(bool(each.queue) for each in self._runners.values())
 
     def _relieve(self) -> list[Instruction]:
-        """Take back what waits behind long tasks, if there are runners that have nothing to do."""
+        """Take back what waits behind long tasks, if there is a runner for it: before others are fed, it comes first."""
         runners = self._runners.values()
         if not any(each.held_up for each in runners):
             return []
         room = self._slots if self._processes.idle else self._processes.for_runners()
+        spare = self._busy() < room
         orders: list[Instruction] = []
         for runner in runners:
             behind = runner.behind()
             # An idle one of another directory counts: `_make_room` has it go, if they wait for long.
-            if behind and self._busy() < room and any(each.idle for each in runners):
+            if behind and any(spare if each.idle else each.can_take(runner.directory or "") for each in runners):
                 runner.relieved = runner.long
                 orders.append(TakeBack(runner=runner.number, sequences=behind))
         return orders
