@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import hashlib
 import json
 import os
@@ -57,6 +58,22 @@ class TestSurroundings:
             await asyncio.sleep(0.1)
             assert len(made) == 4 * 4, "the first one is for the slot"
             assert psutil.Process().num_fds() == before
+
+    async def test_a_runner_that_is_gone_leaves_nothing_for_the_garbage_collector(self, tmp_path: Path) -> None:
+        """It comes by after 200,000 objects, and each runner has a descriptor for its page."""
+        gc.collect()
+        gc.disable()
+        try:
+            async with Lab(tmp_path) as lab:
+                lab.write("fns.py", FUNCTIONS)
+                open_after: list[int] = []
+                for _ in range(4):
+                    await lab.call("fns:kill")
+                    await lab.call("fns:echo")  # by the one in its place
+                    open_after.append(psutil.Process().num_fds())
+        finally:
+            gc.enable()
+        assert len(set(open_after)) == 1, open_after
 
     async def test_the_runner_has_its_own_descriptors_only(self, lab: Lab) -> None:
         with (lab.directory / "of the agent").open("w"):

@@ -487,6 +487,8 @@ class _Process:
         if self.pid_fd >= 0:
             self._loop.remove_reader(self.pid_fd)
             os.close(self.pid_fd)
+        # The two know each other. The collector comes by so seldom that the page's descriptors would run out before.
+        del self.output
         self.gone.set()
 
 
