@@ -52,6 +52,16 @@ async def test_what_is_stopped_as_soon_as_it_has_its_files_is_not_started(lab: P
     assert not (tmp_path / "started").exists()
 
 
+async def test_one_whose_launcher_was_lost_while_it_got_its_files_is_started_by_the_next(lab: ProcessLab) -> None:
+    attempt = lab.attempt(["true"], filled=True)
+    lab.assign(attempt)
+    link = lab.processes._link
+    assert link is not None
+    link._lose()
+    await lab.until(lambda: attempt.outcome is not None)
+    assert attempt.outcome == b"null"
+
+
 class TestWhatItIsGiven:
     async def test_the_environment_is_clean(self, lab: ProcessLab) -> None:
         attempt = lab.attempt(["env"], env={"NAMED": "x", "COUNT": 3})

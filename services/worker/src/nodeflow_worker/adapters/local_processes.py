@@ -93,21 +93,26 @@ class LocalProcesses:
         # Not of a group: whoever stops the attempt ends it, and `close` ends all.
         filling = asyncio.get_running_loop().create_task(self._trees.fill(attempt, root), name=name)
         self._filling[attempt] = filling
-        filling.add_done_callback(partial(self._on_filled, attempt, root, directories, link))
+        filling.add_done_callback(partial(self._on_filled, attempt, root, directories))
 
     def _on_filled(
-        self, attempt: Attempt, root: str, directories: WorkDirectories, link: LauncherLink, filling: asyncio.Task[None]
+        self, attempt: Attempt, root: str, directories: WorkDirectories, filling: asyncio.Task[None]
     ) -> None:
         """Start what has its files now; tell if they cannot be had, or are not wanted any more."""
         del self._filling[attempt]
         unwanted = filling.cancelled() or attempt in self._unwanted
         self._unwanted.discard(attempt)
         error = None if filling.cancelled() else filling.exception()
-        if error is None and not unwanted:
-            self._launch(attempt, root, directories, link)
-            return
-        directories.give_back(root)
         outcome: Outcome = Ending.STOPPED
+        if error is None and not unwanted:
+            try:
+                link = self._ready()[1]  # anew: the launcher may have been lost meanwhile
+            except OSError as fault:
+                outcome = ends.not_started("launcher", str(fault), permanent=False)
+            else:
+                self._launch(attempt, root, directories, link)
+                return
+        directories.give_back(root)
         if isinstance(error, NotFilled):
             outcome = error.failure
         elif error is not None:
