@@ -1,18 +1,22 @@
 """Real processes: what they are given, how they end, what they leave, and that nothing of them stays."""
 
 import asyncio
+import errno
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
 from tests.unit.worker.process_lab import ProcessLab
 
+from nodeflow_worker.adapters import local_processes
 from nodeflow_worker.domain import events
 from nodeflow_worker.domain.output import Stream
 from nodeflow_worker.domain.values import JSON, MANIFEST, Attempt, Ending, Extra, FailureKind, Limits, State, Stored
@@ -32,6 +36,19 @@ def gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def noted_threads(monkeypatch: pytest.MonkeyPatch, name: str) -> list[threading.Thread]:
+    """Have it noted in which threads a function is called."""
+    threads: list[threading.Thread] = []
+    called = getattr(local_processes, name)
+
+    def call(*arguments: object) -> object:
+        threads.append(threading.current_thread())
+        return called(*arguments)
+
+    monkeypatch.setattr(local_processes, name, call)
+    return threads
 
 
 class Filled:
@@ -176,6 +193,19 @@ class TestHowItEnds:
         failure = await lab.failure(["sh", "-c", 'printf %s "$1" > "$NODEFLOW_OUTPUT"', "sh", text])
         assert (failure.kind, failure.reason, failure.retryable) == (FailureKind.USER, "OUTPUT_INVALID", True)
 
+    async def test_a_directory_in_place_of_the_output_file_is_a_failure(self, lab: ProcessLab) -> None:
+        failure = await lab.failure(script='mkdir "$NODEFLOW_OUTPUT"')
+        assert failure.reason == "OUTPUT_INVALID"
+        assert "NODEFLOW_OUTPUT names is a directory, and should be a file" in failure.message
+
+    async def test_a_large_output_is_read_while_others_have_their_turn(
+        self, lab: ProcessLab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        threads = noted_threads(monkeypatch, "read_output")
+        assert await lab.outcome(script='printf "a=%0300000d" 1 > "$NODEFLOW_OUTPUT"') is not None
+        assert await lab.outcome(script='echo a=1 > "$NODEFLOW_OUTPUT"') == b'{"a":"1"}'
+        assert [each is threading.main_thread() for each in threads] == [False, True]
+
     async def test_an_exit_code_tells_the_last_lines_of_stderr(self, lab: ProcessLab) -> None:
         failure = await lab.failure(script="for i in $(seq 100); do echo line $i >&2; done; exit 3")
         assert (failure.kind, failure.reason, failure.retryable) == (FailureKind.USER, "PROCESS_EXITED", True)
@@ -285,6 +315,31 @@ class TestArtifacts:
         assert [name for name, _ in attempt.artifacts] == list(lab.stored)
         [parent] = (lab.directory / "state").iterdir()
         await lab.until(lambda: list(parent.iterdir()) == [])
+
+    async def test_they_are_looked_for_while_others_have_their_turn(
+        self, lab: ProcessLab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        threads = noted_threads(monkeypatch, "find_files")
+        assert await lab.outcome(script="echo 1 > a", artifacts=("**/a",)) == b"null"
+        assert [each is threading.main_thread() for each in threads] == [False]
+
+    async def test_when_they_cannot_be_looked_at_the_attempt_fails(
+        self, lab: ProcessLab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As when a process that is not root's has `chmod -R 644 out` last."""
+
+        def refuse(*_: object) -> NoReturn:
+            raise PermissionError(errno.EACCES, "Permission denied", "out/a")
+
+        monkeypatch.setattr(local_processes, "find_files", refuse)
+        failure = await lab.failure(script="echo 1 > a", artifacts=("a",))
+        assert (failure.reason, "'out/a'" in failure.message) == ("OUTPUT_INVALID", True)
+
+    async def test_a_name_that_is_no_text_is_told_in_escapes(self, lab: ProcessLab) -> None:
+        attempt = lab.attempt(script=r"""printf x > "$(printf 'caf\351.txt')" """, artifacts=("*.txt",))
+        assert await lab.run(attempt) == [b"null"]
+        assert lab.stored == {r"caf\udce9.txt": b"x"}
+        await lab.until(lambda: attempt.state is State.FINISHED)
 
     async def test_a_glob_without_files_is_a_failure(self, lab: ProcessLab) -> None:
         failure = await lab.failure(script="echo 1 > a.csv", artifacts=("*.csv", "out/*.txt"))

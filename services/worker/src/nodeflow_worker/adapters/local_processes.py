@@ -17,7 +17,7 @@ from nodeflow_worker.adapters.launcher_link import LauncherLink, memory_file
 from nodeflow_worker.adapters.leftovers import end_all_below, end_left
 from nodeflow_worker.adapters.runner_output import now_ms, waiting_bytes
 from nodeflow_worker.adapters.runner_process import clean_environment
-from nodeflow_worker.adapters.work_directories import WorkDirectories, find_files, read_output
+from nodeflow_worker.adapters.work_directories import WorkDirectories, find_files, output_bytes, read_output
 from nodeflow_worker.adapters.working_trees import NotFilled, WorkingTrees
 from nodeflow_worker.domain import failures
 from nodeflow_worker.domain import process_ends as ends
@@ -34,6 +34,8 @@ IDENTIFIED_AFTER_S: Final = 0.25
 READ_BYTES: Final = 1 << 16
 HELD_AT_MOST: Final = 2
 """How many times over the buffer may be filled by what processes leave in their pipes: their ends do not wait."""
+LARGE_OUTPUT_BYTES: Final = 256 * 1024
+"""More than this is not read in between."""
 FINAL_READS: Final = 64
 """How many pieces are read after the end: what a pipe can hold, and not what an escaped writer goes on to write."""
 
@@ -57,6 +59,7 @@ class LocalProcesses:
         self._left: dict[Attempt, str] = {}
         self._filling: dict[Attempt, asyncio.Task[None]] = {}
         self._unwanted: set[Attempt] = set()
+        self._looking: set[asyncio.Future[tuple[Outcome, list[LeftFile]]]] = set()
         self._runners: dict[int, int] = {}
         self._until = NEVER
         self._guarded = True
@@ -198,7 +201,7 @@ class LocalProcesses:
         filling = list(self._filling.values())
         for each in filling:
             each.cancel()
-        await asyncio.gather(*filling, return_exceptions=True)
+        await asyncio.gather(*filling, *self._looking, return_exceptions=True)
         for process in self._processes.values():
             process.close()
         self._processes.clear()
@@ -242,7 +245,17 @@ class LocalProcesses:
             return
         limit = ends.Limit(message["exceeded"]) if message["exceeded"] else None
         exit_ = ends.ProcessExit(code=message["code"], exceeded=limit, stderr=bytes(process.stderr))
-        self._end(process, *process.result(exit_))
+        if not process.leaves_much:
+            self._end(process, *process.result(exit_))
+            return
+        # In a thread: heartbeats do not wait until a large tree is gone through.
+        looking = asyncio.get_running_loop().run_in_executor(None, process.result, exit_)
+        self._looking.add(looking)
+        looking.add_done_callback(partial(self._on_looked, process))
+
+    def _on_looked(self, process: "_Process", looking: "asyncio.Future[tuple[Outcome, list[LeftFile]]]") -> None:
+        self._looking.discard(looking)
+        self._end(process, *looking.result())
 
     def _end(self, process: "_Process", outcome: Outcome, files: list[LeftFile]) -> None:
         attempt = process.attempt
@@ -430,8 +443,19 @@ class _Process:
             self._output.notice("the end of it is not kept: too much waits to be delivered", now_ms())
         self._output.end(now_ms())
 
+    @property
+    def leaves_much(self) -> bool:
+        """Whether `result` may take long."""
+        return bool(self._spec.artifacts) or output_bytes(self.root) > LARGE_OUTPUT_BYTES
+
     def result(self, end: ends.ProcessExit) -> tuple[Outcome, list[LeftFile]]:
         """What its end means, and the files that it leaves."""
+        try:
+            return self._found(end)
+        except Exception as error:  # noqa: BLE001  # whatever it has made of its directory, the attempt has to end
+            return ends.not_readable(str(error)), []
+
+    def _found(self, end: ends.ProcessExit) -> tuple[Outcome, list[LeftFile]]:
         if self.stopped and end.exceeded is None:
             return Ending.STOPPED, []
         failure = ends.failure_of(end, self._spec)

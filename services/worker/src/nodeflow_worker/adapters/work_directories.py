@@ -6,6 +6,7 @@ declared artifacts.
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import glob
 import mimetypes
@@ -82,7 +83,12 @@ def _untouched(root: str) -> bool:
 
 
 def read_output(root: str) -> bytes | int:
-    """What a process wrote to its output file, or its size if that is too much; nothing if there is none."""
+    """What a process wrote to its output file, or its size if that is too much; nothing if there is none.
+
+    Raises OSError if it made a directory of it.
+    """
+    if os.path.isdir(f"{root}/{OUTPUT_FILE}"):  # noqa: PTH112
+        raise IsADirectoryError(errno.EISDIR, "what NODEFLOW_OUTPUT names is a directory, and should be a file")
     try:
         fd = os.open(f"{root}/{OUTPUT_FILE}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -90,6 +96,14 @@ def read_output(root: str) -> bytes | int:
     with open(fd, "rb") as file:  # noqa: PTH123  # by its fd
         size = os.fstat(fd).st_size
         return size if size > MAX_OUTPUT_BYTES else file.read(MAX_OUTPUT_BYTES)
+
+
+def output_bytes(root: str) -> int:
+    """How large the output file of a process is; 0 if there is none."""
+    try:
+        return os.lstat(f"{root}/{OUTPUT_FILE}").st_size
+    except OSError:
+        return 0
 
 
 def find_files(root: str, patterns: Sequence[str]) -> tuple[list[LeftFile], list[str]]:
@@ -107,7 +121,8 @@ def find_files(root: str, patterns: Sequence[str]) -> tuple[list[LeftFile], list
             unmatched.append(pattern)
         for name in found:
             content_type = mimetypes.guess_type(name)[0] or OCTETS
-            files[name] = LeftFile(name=name, path=f"{work}/{name}", content_type=content_type)
+            shown = name.encode("utf-8", "backslashreplace").decode()  # Names need not be text.
+            files[name] = LeftFile(name=shown, path=f"{work}/{name}", content_type=content_type)
     return list(files.values()), unmatched
 
 

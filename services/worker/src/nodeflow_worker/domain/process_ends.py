@@ -110,6 +110,11 @@ def read_output(data: bytes) -> bytes | Failure:
     return _bad_output(f"line {wrong} of it is not name=value, and the whole is not JSON")
 
 
+def not_readable(cause: str) -> Failure:
+    """What it left cannot be looked at: it took rights away from itself, for one."""
+    return _user(Reason.OUTPUT_INVALID, f"its output or its artifacts cannot be read: {cause}")
+
+
 def output_too_large(size: int) -> Failure:
     """The output file has more than anybody can take."""
     message = f"its output has {size:,} bytes; {MAX_OUTPUT_BYTES:,} at most are read: declare the file as an artifact"
