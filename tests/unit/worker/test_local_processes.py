@@ -145,6 +145,7 @@ class TestWhatItIsGiven:
         [
             (Extra(parameter="stdin", content_type=JSON, data=b'"text"'), "text"),
             (Extra(parameter="stdin", content_type=JSON, data=b"[1,2]"), "[1,2]"),
+            (Extra(parameter="stdin", content_type=JSON, data=b'"lines"\n"of it"'), '"lines"\n"of it"'),
             (Extra(parameter="stdin", content_type="text/csv", data=b"a,b"), "a,b"),
             (
                 Extra(
@@ -162,6 +163,19 @@ class TestWhatItIsGiven:
         attempt.extras = (extra,)
         await lab.run(attempt)
         assert lab.printed() == read
+
+    @pytest.mark.parametrize("data", [b"no JSON", b"[1]", b'[{"artifact": {}}]', b'{"value": 1}'])
+    async def test_a_manifest_that_is_none_fails_the_attempt(self, lab: ProcessLab, data: bytes) -> None:
+        attempt = lab.attempt(["cat"])
+        attempt.extras = (Extra(parameter="stdin", content_type=MANIFEST, data=data),)
+        [failure] = await lab.run(attempt)
+        assert getattr(failure, "reason", None) == "ARGUMENTS_MISMATCH"
+
+    async def test_arguments_that_are_nested_too_deeply_fail_the_attempt(self, lab: ProcessLab) -> None:
+        attempt = lab.attempt(["cat"])
+        attempt.arguments = b'{"stdin":%s%s}' % (b"[" * 5_000, b"]" * 5_000)
+        [failure] = await lab.run(attempt)
+        assert getattr(failure, "reason", None) == "ARGUMENTS_MISMATCH"
 
     async def test_a_program_beside_the_document_is_found(self, lab: ProcessLab) -> None:
         tool = lab.directory / "tool.sh"

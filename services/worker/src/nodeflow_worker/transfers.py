@@ -88,7 +88,7 @@ class Transfers:
                 extra = await self._extra(attempt, reference, held)
                 held += len(extra.data) + sum(len(data) for _, data in extra.parts)
                 _check_size(held)  # Whoever stored them may have told less.
-            except (NodeflowError, ValueError, KeyError, TypeError) as error:
+            except (NodeflowError, ValueError, KeyError, TypeError, RecursionError) as error:
                 failure = failures.not_fetched(reference.parameter, str(error), retryable=_may_pass(error))
                 self._tell(TransferFailed(attempt=attempt, failure=failure))
                 return

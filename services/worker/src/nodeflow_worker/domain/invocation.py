@@ -6,6 +6,7 @@ processes are started.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -40,6 +41,14 @@ def invocation_of(attempt: Attempt, environment: Mapping[str, str], root: str) -
 
     The environment is the given one (clean already), then what the node names, then the engine's facts.
     """
+    try:
+        return _invocation(attempt, environment, root)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # Values come from artifacts too, whose content types are only what somebody said.
+        raise NotInvocable(f"the arguments cannot be used: {error!r}") from error
+
+
+def _invocation(attempt: Attempt, environment: Mapping[str, str], root: str) -> Invocation:
     process = attempt.spec.process
     if process is None:
         raise NotInvocable("the task runs no process")
@@ -112,7 +121,8 @@ def _stdin_of(extra: Extra) -> bytes:
         ]
         return b"[" + b",".join(items) + b"]"
     if extra.content_type == JSON and extra.data[:1] == b'"':
-        return _encoded(str(json.loads(extra.data)))
+        with suppress(ValueError):  # a file of JSON lines goes by that name as well
+            return _encoded(str(json.loads(extra.data)))
     return extra.data
 
 
