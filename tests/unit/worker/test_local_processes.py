@@ -349,6 +349,32 @@ class TestArtifacts:
         failure = await lab.failure(script="echo 1 > a", artifacts=("a",))
         assert (failure.reason, "'out/a'" in failure.message) == ("OUTPUT_INVALID", True)
 
+    async def test_links_that_lead_in_circles_are_not_followed(self, lab: ProcessLab) -> None:
+        script = "mkdir a b; ln -s ../b a/b; ln -s ../a b/a; ln -s .. a/c; ln -s .. b/c; echo 1 > a/x"
+        assert await lab.outcome(script=script, artifacts=("**/x",)) == b"null"
+        assert lab.stored == {"a/x": b"1\n"}
+
+    @pytest.mark.parametrize(
+        ("pattern", "names"),
+        [
+            (".", ["b.csv", "out/.hidden/b"]),
+            ("./**", ["b.csv", "out/.hidden/b"]),
+            ("**.csv", ["b.csv"]),
+            ("*/**/[b]*", ["out/.hidden/b"]),
+            ("o*/*/..", ["out/.hidden/b"]),
+            ("out/", ["out/.hidden/b"]),
+        ],
+    )
+    async def test_the_forms_of_globs(self, lab: ProcessLab, pattern: str, names: list[str]) -> None:
+        await lab.outcome(script="mkdir -p out/.hidden; touch out/.hidden/b b.csv", artifacts=(pattern,))
+        assert list(lab.stored) == names
+
+    async def test_more_than_are_kept(self, lab: ProcessLab) -> None:
+        failure = await lab.failure(script="mkdir -p a/b; touch $(seq 1001 | sed 's:^:a/b/:')", artifacts=("**",))
+        assert failure.reason == "TOO_MANY_ARTIFACTS"
+        touched = await lab.outcome(script="mkdir -p a/b; touch $(seq 1000 | sed 's:^:a/b/:')", artifacts=("**",))
+        assert touched == b"null"
+
     async def test_a_name_that_is_no_text_is_told_in_escapes(self, lab: ProcessLab) -> None:
         attempt = lab.attempt(script=r"""printf x > "$(printf 'caf\351.txt')" """, artifacts=("*.txt",))
         assert await lab.run(attempt) == [b"null"]

@@ -201,12 +201,13 @@ class LocalProcesses:
         filling = list(self._filling.values())
         for each in filling:
             each.cancel()
-        await asyncio.gather(*filling, *self._looking, return_exceptions=True)
+        await asyncio.gather(*filling, return_exceptions=True)
         for process in self._processes.values():
             process.close()
         self._processes.clear()
         if self._link is not None:
             await self._link.close()
+        await asyncio.gather(*self._looking)
         if self._directories is not None:
             await self._directories.close()
 
@@ -469,7 +470,7 @@ class _Process:
         if unmatched:
             return ends.artifacts_missing(unmatched), []
         if len(files) > ends.MAX_ARTIFACTS:
-            return ends.too_many_artifacts(len(files)), []
+            return ends.too_many_artifacts(), []
         return output, files
 
 

@@ -8,18 +8,18 @@ import asyncio
 import contextlib
 import errno
 import fcntl
-import glob
 import mimetypes
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from nodeflow_worker.domain.invocation import OUTPUT_FILE, WORK_DIRECTORY
-from nodeflow_worker.domain.process_ends import MAX_OUTPUT_BYTES
+from nodeflow_worker.domain.process_ends import MAX_ARTIFACTS, MAX_OUTPUT_BYTES
 from nodeflow_worker.domain.values import OCTETS, LeftFile
 
 EMPTY_KEPT: Final = 64
@@ -107,34 +107,34 @@ def output_bytes(root: str) -> int:
 
 
 def find_files(root: str, patterns: Sequence[str]) -> tuple[list[LeftFile], list[str]]:
-    """The files that globs name, each once, with those below directories that they name; and globs without any."""
+    """The files that globs name, each once, with those below directories that they name; and globs without any.
+
+    Links to directories are not followed below a `**`: they may lead in circles. Ends once there are too many.
+    """
     work = os.path.realpath(f"{root}/{WORK_DIRECTORY}")
     files: dict[str, LeftFile] = {}
     unmatched: list[str] = []
     for pattern in patterns:
-        found = [
-            name
-            for match in sorted(glob.glob(pattern, root_dir=work, recursive=True, include_hidden=True))  # noqa: PTH207
-            for name in _files_of(work, match)
-        ]
-        if not found:
-            unmatched.append(pattern)
-        for name in found:
+        name = ""
+        for name in _names(work, pattern):
             content_type = mimetypes.guess_type(name)[0] or OCTETS
             shown = name.encode("utf-8", "backslashreplace").decode()  # Names need not be text.
             files[name] = LeftFile(name=shown, path=f"{work}/{name}", content_type=content_type)
-    return list(files.values()), unmatched
+            if len(files) > MAX_ARTIFACTS:
+                break
+        if not name:
+            unmatched.append(pattern)
+    return [files[name] for name in sorted(files)], unmatched
 
 
-def _files_of(work: str, match: str) -> list[str]:
-    """A file itself, or all files below a directory; nothing that leads out of the working directory."""
-    path = Path(work, match)
-    found = sorted(path.rglob("*")) if path.is_dir() and not path.is_symlink() else [path]
-    return [
-        os.path.normpath(each.relative_to(work))
-        for each in found
-        if each.is_file() and os.path.realpath(each).startswith(work + os.sep)
-    ]
+def _names(work: str, pattern: str) -> Iterator[str]:
+    """The files that match, or are below what matches; nothing that leads out of the working directory."""
+    # Within a name `**` means no more than `*`, which `Path.glob` would refuse to guess.
+    steps = [step if step == "**" else re.sub(r"\*+", "*", step) for step in PurePosixPath(pattern).parts]
+    for match in Path(work).glob("/".join(steps)) if steps else [Path(work)]:
+        for each in match.rglob("*") if match.is_dir() and not match.is_symlink() else [match]:
+            if each.is_file() and os.path.realpath(each).startswith(work + os.sep):
+                yield os.path.normpath(each.relative_to(work))
 
 
 def left_behind(parent: Path) -> Iterator[Path]:

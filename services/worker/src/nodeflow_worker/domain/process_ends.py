@@ -83,9 +83,9 @@ def artifacts_missing(patterns: Sequence[str]) -> Failure:
     return _user(Reason.ARTIFACTS_MISSING, f"it left no files that match {named}, which its node declares as artifacts")
 
 
-def too_many_artifacts(count: int) -> Failure:
+def too_many_artifacts() -> Failure:
     """Globs match more than anybody can have meant."""
-    message = f"its artifacts are {count:,} files; {MAX_ARTIFACTS:,} at most are kept: pack them into one"
+    message = f"its artifacts are more than {MAX_ARTIFACTS:,} files, which is the most that is kept: pack them into one"
     return Failure(kind=FailureKind.PERMANENT, reason=Reason.TOO_MANY_ARTIFACTS, message=message, retryable=False)
 
 
