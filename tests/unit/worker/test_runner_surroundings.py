@@ -38,26 +38,27 @@ class TestSurroundings:
         allowed = {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE"}
         assert set(json.loads(outcome)) <= allowed
 
-    async def test_a_runner_that_cannot_be_started_leaves_no_descriptors(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(("name", "nth"), [("pipe", 1), ("pipe", 2), ("pipe", 3), ("pipe", 4), ("pidfd_open", 1)])
+    async def test_a_runner_that_cannot_be_started_leaves_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, nth: int
     ) -> None:
-        pipe, made = os.pipe, []
+        make, made = getattr(os, name), []
 
-        def scarce() -> tuple[int, int]:
-            made.append("pipe")
-            if len(made) % 4 == 0:  # two are for what it prints
+        def scarce(*arguments: int) -> object:
+            made.append(name)
+            if len(made) == nth:
                 raise OSError(errno.EMFILE, "Too many open files")
-            return pipe()
+            return make(*arguments)
 
         async with Lab(tmp_path) as lab:
             lab.write("fns.py", FUNCTIONS)
-            before = psutil.Process().num_fds()
-            monkeypatch.setattr(os, "pipe", scarce)
-            for number in range(100, 103):
-                lab.runners.spawn(number, 0.0)
-            await asyncio.sleep(0.1)
-            assert len(made) == 4 * 4, "the first one is for the slot"
-            assert psutil.Process().num_fds() == before
+            await lab.call("fns:echo")
+            gc.collect()  # what tests before this one have left
+            before, children = psutil.Process().num_fds(), psutil.Process().children()
+            monkeypatch.setattr(os, name, scarce)
+            lab.runners.spawn(100, 0.0)
+            await lab.until(lambda: any(each.runner == 100 for each in lab.deaths()))
+            assert (psutil.Process().num_fds(), psutil.Process().children()) == (before, children)
 
     async def test_a_runner_that_is_gone_leaves_nothing_for_the_garbage_collector(self, tmp_path: Path) -> None:
         """It comes by after 200,000 objects, and each runner has a descriptor for its page."""

@@ -50,7 +50,12 @@ class RunnerOutput:
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         out, child_out = os.pipe()
-        err, child_err = os.pipe()
+        try:
+            err, child_err = os.pipe()
+        except OSError:
+            os.close(out)
+            os.close(child_out)
+            raise
         self.child_fds = (child_out, child_err, out, err)
         """What the runner gets: output and error to write to, and their other ends, by which it sees what was read."""
         self._pipes = {out: Stream.STDOUT, err: Stream.STDERR}

@@ -194,6 +194,8 @@ class _Process:
         self._broken = ""
         self._at_end = False
         self.gone = asyncio.Event()
+        # The two know each other, until this one is over: the garbage collector comes by so seldom that descriptors, of
+        # which the page has one, would run out before.
         self.output = RunnerOutput(outputs, self)
         self._start(environment)
 
@@ -230,11 +232,13 @@ class _Process:
                 pass_fds=(*passed, *unread),
                 start_new_session=True,
             )
+            self.pid, self.pid_fd = self._popen.pid, self._open_pid()
         except OSError:
             for fd in (self._tasks_fd, self._results_fd):
                 if fd >= 0:
                     os.close(fd)
             self.output.abandon()
+            del self.output
             raise
         finally:
             for fd in passed:
@@ -243,10 +247,19 @@ class _Process:
         os.set_blocking(self._results_fd, False)
         self._loop.add_reader(self._results_fd, self._read)
         self.output.start()
-        self.pid, self.pid_fd = self._popen.pid, -1
-        if sys.platform == "linux":
-            self.pid_fd = os.pidfd_open(self._popen.pid)
+        if self.pid_fd >= 0:
             self._loop.add_reader(self.pid_fd, self._reap)
+
+    def _open_pid(self) -> int:
+        """What tells the process's end, -1 if there is no such thing; without it nobody would see to the process."""
+        if sys.platform != "linux":
+            return -1
+        try:
+            return os.pidfd_open(self._popen.pid)
+        except OSError:
+            self._popen.kill()
+            self._popen.wait()
+            raise
 
     # Feeding.
 
@@ -487,7 +500,6 @@ class _Process:
         if self.pid_fd >= 0:
             self._loop.remove_reader(self.pid_fd)
             os.close(self.pid_fd)
-        # The two know each other. The collector comes by so seldom that the page's descriptors would run out before.
         del self.output
         self.gone.set()
 
