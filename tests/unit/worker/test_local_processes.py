@@ -4,13 +4,14 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psutil
 import pytest
@@ -67,6 +68,21 @@ async def test_what_is_stopped_as_soon_as_it_has_its_files_is_not_started(lab: P
     await lab.until(lambda: attempt.outcome is not None)
     assert attempt.outcome == Ending.CANCELLED
     assert not (tmp_path / "started").exists()
+
+
+async def test_what_the_kernel_has_no_room_for_is_sent_a_little_later(
+    lab: ProcessLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, refused = socket.socket.sendmsg, []
+
+    def sendmsg(self: socket.socket, *arguments: Any) -> int:
+        if len(refused) < 3:
+            refused.append(arguments)
+            raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+        return send(self, *arguments)
+
+    monkeypatch.setattr(socket.socket, "sendmsg", sendmsg)
+    assert await lab.outcome(["true"]) == b"null"
 
 
 async def test_one_whose_launcher_was_lost_while_it_got_its_files_is_started_by_the_next(lab: ProcessLab) -> None:

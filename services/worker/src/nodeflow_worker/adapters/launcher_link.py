@@ -19,6 +19,7 @@ from nodeflow_worker import launcher
 
 PACKET_BYTES: Final = 60_000
 """Longer messages travel in a file of their own, beside a packet."""
+RETRY_S: Final = 0.05
 
 ENTRY: Final = Path(launcher.__file__).with_name("__main__.py")
 
@@ -78,11 +79,19 @@ class LauncherLink:
             except BlockingIOError:
                 self._loop.add_writer(self._socket, self._send_more)
                 return
-            except OSError:
+            except ConnectionError:
                 break  # its end will be seen by the reader
+            except OSError:  # the kernel has no room: others of this user have too many descriptors on their way, for one
+                self._loop.remove_writer(self._socket)
+                self._loop.call_later(RETRY_S, self._retry)
+                return
             self._unsent.popleft()
             _close(fds)
         self._loop.remove_writer(self._socket)
+
+    def _retry(self) -> None:
+        if not self._lost:
+            self._send_more()
 
     def _read(self) -> None:
         for _ in range(64):  # then others have their turn
