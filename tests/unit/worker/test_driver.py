@@ -1,9 +1,11 @@
 """The worker on a real stream, against a worker-manager that the test plays. Runners are virtual, times short."""
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import grpc
 import pytest
@@ -17,6 +19,7 @@ from nodeflow_shared.errors import StartupError
 from nodeflow_testing.memory_journal import Kept, MemoryJournal
 from nodeflow_testing.memory_sessions import MemorySessions
 from nodeflow_testing.virtual_runners import Raised, Scripted, Value, VirtualRunners
+from nodeflow_worker.adapters import worker_manager
 from nodeflow_worker.adapters.session_locks import SessionLocks
 from nodeflow_worker.bootstrap import WorkerService, build
 from nodeflow_worker.config import Settings
@@ -232,6 +235,23 @@ async def test_a_large_result_becomes_an_artifact(worker: Worker) -> None:
     digest = result.output.artifact.digest
     assert result.output.artifact.size_bytes == len(LARGE) + 2
     assert worker.manager.artifacts["acme", digest] == json.dumps(LARGE).encode()
+
+
+async def test_an_upload_whose_source_fails_is_tried_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests, failed = worker_manager._requests, []
+
+    async def fails_once(header: wm.UploadHeader, source: BinaryIO) -> AsyncIterator[wm.UploadArtifactRequest]:
+        async for each in requests(header, source):
+            yield each
+            if not failed:
+                failed.append(each)
+                raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(worker_manager, "_requests", fails_once)
+    stream = await worker.welcomed()
+    stream.assign("large", assignment())
+    [result] = (await stream.next("updates")).results
+    assert worker.manager.artifacts["acme", result.output.artifact.digest] == json.dumps(LARGE).encode()
 
 
 async def test_arguments_by_reference(worker: Worker) -> None:

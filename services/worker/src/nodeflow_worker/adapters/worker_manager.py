@@ -101,6 +101,12 @@ class WorkerManager:
                 response = await self._stub.UploadArtifact(_requests(header, source))
         except grpc.aio.AioRpcError as error:
             raise as_lost_connection(error) or from_rpc_error(error) from error
+        except asyncio.CancelledError as error:
+            # What grpc.aio makes of a source that cannot be read on. Nobody would hear of a task that ends like this.
+            lost = as_lost_connection(error)
+            if lost is None:
+                raise
+            raise lost from error
         except TimeoutError as error:
             raise DeadlineExceeded(f"the upload was not answered within {TRANSFER_TIMEOUT_S:g} s") from error
         reference = response.artifact
