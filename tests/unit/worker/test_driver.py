@@ -238,7 +238,8 @@ async def test_a_large_result_becomes_an_artifact(worker: Worker) -> None:
 
 
 async def test_an_upload_whose_source_fails_is_tried_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    requests, failed = worker_manager._requests, []
+    requests = worker_manager._requests
+    failed: list[wm.UploadArtifactRequest] = []
 
     async def fails_once(header: wm.UploadHeader, source: BinaryIO) -> AsyncIterator[wm.UploadArtifactRequest]:
         async for each in requests(header, source):

@@ -73,7 +73,8 @@ async def test_what_is_stopped_as_soon_as_it_has_its_files_is_not_started(lab: P
 async def test_what_the_kernel_has_no_room_for_is_sent_a_little_later(
     lab: ProcessLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send, refused = socket.socket.sendmsg, []
+    send = socket.socket.sendmsg
+    refused: list[Any] = []
 
     def sendmsg(self: socket.socket, *arguments: Any) -> int:
         if len(refused) < 3:

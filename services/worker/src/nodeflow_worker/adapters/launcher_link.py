@@ -81,7 +81,7 @@ class LauncherLink:
                 return
             except ConnectionError:
                 break  # its end will be seen by the reader
-            except OSError:  # the kernel has no room: others of this user have too many descriptors on their way, for one
+            except OSError:  # of no room in the kernel: this user has too many descriptors on their way, for one
                 self._loop.remove_writer(self._socket)
                 self._loop.call_later(RETRY_S, self._retry)
                 return

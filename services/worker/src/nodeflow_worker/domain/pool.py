@@ -278,7 +278,7 @@ class Pool:
         return sum(bool(each.queue) for each in self._runners.values())
 
     def _relieve(self) -> list[Instruction]:
-        """Take back what waits behind long tasks, if there is a runner for it: before others are fed, it comes first."""
+        """Take back what waits behind long tasks, if there is a runner for it; it comes before what is not fed yet."""
         runners = self._runners.values()
         if not any(each.held_up for each in runners):
             return []
