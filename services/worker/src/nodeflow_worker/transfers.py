@@ -103,7 +103,7 @@ class Transfers:
         parts: list[tuple[str, bytes]] = []
         if value.content_type == MANIFEST and b'"artifact"' in data:
             stored = [item["artifact"] for item in json.loads(data) if "artifact" in item]
-            sizes: dict[str, int] = {each["digest"]: each["size_bytes"] for each in stored}
+            sizes: dict[str, int] = {each["digest"]: each.get("size_bytes", 0) for each in stored}
             _check_size(held + len(data) + sum(sizes.values()))
             parts = [(digest, await self._download(attempt, digest)) for digest in sorted(sizes)]
         return Extra(
