@@ -221,7 +221,7 @@ class SchedulerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTasks(self, request, context):
-        """Lists the tasks of an execution by number. Errors: NOT_FOUND, INVALID_ARGUMENT (bad page token).
+        """Lists the tasks of an execution by number. Errors: NOT_FOUND (execution or node), INVALID_ARGUMENT (bad page token).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,7 @@ class SchedulerServiceStub:
     Errors: NOT_FOUND (execution, node, task or item), INVALID_ARGUMENT (a cursor of another execution, or after the end), UNAVAILABLE (resume).
     """
     ListTasks: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListTasksRequest, _scheduler_service_pb2.ListTasksResponse]
-    """Lists the tasks of an execution by number. Errors: NOT_FOUND, INVALID_ARGUMENT (bad page token)."""
+    """Lists the tasks of an execution by number. Errors: NOT_FOUND (execution or node), INVALID_ARGUMENT (bad page token)."""
     GetTask: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetTaskRequest, _scheduler_service_pb2.GetTaskResponse]
     """Gets a task with its result. Errors: NOT_FOUND."""
     GetTaskDependencies: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.GetTaskDependenciesRequest, _scheduler_service_pb2.GetTaskDependenciesResponse]
@@ -198,7 +198,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.ListTasksRequest,
         context: _aio.ServicerContext[_scheduler_service_pb2.ListTasksRequest, _abc.Awaitable[_scheduler_service_pb2.ListTasksResponse]],
     ) -> _abc.Awaitable[_scheduler_service_pb2.ListTasksResponse]:
-        """Lists the tasks of an execution by number. Errors: NOT_FOUND, INVALID_ARGUMENT (bad page token)."""
+        """Lists the tasks of an execution by number. Errors: NOT_FOUND (execution or node), INVALID_ARGUMENT (bad page token)."""
 
     @_abc_1.abstractmethod
     def GetTask(
