@@ -11,7 +11,9 @@ from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb2
 from tests.unit.scheduler.making import Lab, report, submit, updates, workflow
 from tests.unit.scheduler.replica import Nothing, Replica
 
+from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.identity import new_execution_id
+from nodeflow_scheduler.domain.messages import ShardsLost
 from nodeflow_scheduler.domain.values import Stored
 from nodeflow_scheduler.library import Library
 from nodeflow_scheduler.reading import Reading
@@ -38,6 +40,27 @@ def test_tasks_of_a_node_that_there_is_not_are_not_found() -> None:
         list(chosen_tasks(lab.execution(), request, 0))
     request.node = "b"
     assert list(chosen_tasks(lab.execution(), request, 0)) == [1]
+
+
+def test_an_execution_that_was_dropped_before_the_answer_was_made_is_not_told() -> None:
+    """It may be ahead of the log: what was decided about it and not committed by then never happened."""
+
+    async def main() -> None:
+        replica = Replica()
+        # Any: what is not used here.
+        unused: Any = None
+        reading = Reading(replica.driver, unused, unused, Library(unused))
+        async with replica.running():
+            await replica.ownership.ready.wait()
+            execution = (await replica.submit("e1", SHARD)).only
+            assert isinstance(execution, Execution)
+            await reading.committed(execution)
+            replica.driver.inbox.push(ShardsLost(shards=frozenset({SHARD})))
+            await asyncio.sleep(0.001)
+            with pytest.raises(Unavailable):
+                await reading.committed(execution)
+
+    run(main)
 
 
 @pytest.mark.parametrize("method", ["ListTasks", "GetTask"])

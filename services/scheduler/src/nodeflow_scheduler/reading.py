@@ -91,8 +91,11 @@ class Reading:
     async def committed(self, execution: Execution) -> None:
         """Waits until what an answer says of an execution is committed. Raises Unavailable if it never happened.
 
-        The answer must have been made since the last await. What was read from the log is committed.
+        The answer must have been made since the last await. What was read from the log is committed; what was dropped
+        before the answer was made may have been ahead of it.
         """
+        if execution.void:
+            raise not_ours(execution.shard)
         execution_id = execution.execution_id
         if self._driver.execution(execution_id) is execution and self._driver.is_pending(execution_id):
             await self._driver.committed()

@@ -119,6 +119,7 @@ class Execution:
         "states",
         "time_ms",
         "tokens",
+        "void",
         "waiting",
         "worker_ids",
         "workflow",
@@ -163,6 +164,8 @@ class Execution:
         self.broken: list[int] = []
         self._joined: dict[int, Value] = {}
         self._input_values: dict[str, bytes] | None = None
+        # It was dropped with its shard: part of what it says may never have happened.
+        self.void = False
 
     # ------------------------------------------------------------------ change
 

@@ -154,7 +154,7 @@ class Ledger:
             self.leases.pop(shard, None)
         gone = [each.execution_id for each in self.executions.values() if each.shard in shards]
         for execution_id in gone:
-            del self.executions[execution_id]
+            self.executions.pop(execution_id).void = True
             self.admission.forget(execution_id)
             self._finished_tasks -= self._finished.pop(execution_id, 0)
         return gone
