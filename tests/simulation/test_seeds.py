@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.simulation.seeds.faults import FAULTS_AT_LEAST
 from tests.simulation.seeds.life import digest, live
+from tests.simulation.seeds.narrowness import is_narrow
 from tests.simulation.seeds.report import simulate, summary_of
 from tests.simulation.seeds.story import story_of
 from tests.simulation.seeds.verdict import judge
@@ -48,19 +49,25 @@ def test_a_seed_that_fails_is_told_with_the_line_that_lives_it_again() -> None:
     assert len(told) < 100, "a person reads it"
 
 
-def test_a_seed_lives_the_same_life_in_another_process() -> None:
+@pytest.mark.parametrize("seed", [7, 8], ids=["with room", "with little room"])
+def test_a_seed_lives_the_same_life_in_another_process(seed: int) -> None:
     """The order of sets of strings differs between processes; no history may depend on it."""
-    program = "from tests.simulation.seeds.life import digest, live; print(digest(live(7)))"
+    assert is_narrow(seed) == (seed == 8)
+    program = f"from tests.simulation.seeds.life import digest, live; print(digest(live({seed})))"
     told = [
         subprocess.run(
             [sys.executable, "-c", program],
             cwd=Path(__file__).parents[2],
-            env={**os.environ, "PYTHONHASHSEED": seed},
+            env={**os.environ, "PYTHONHASHSEED": hashes},
             capture_output=True,
             text=True,
             check=True,
         ).stdout.split()[-1]
-        for seed in ("1", "2")
+        for hashes in ("1", "2")
     ]
-    assert told == [digest(live(7))] * 2
-    assert told[0] != digest(live(8))
+    assert told == [digest(live(seed))] * 2
+    assert told[0] != digest(live(seed + 1))
+
+
+def test_former_seeds_have_the_room_that_they_had() -> None:
+    assert not any(map(is_narrow, FORMER))

@@ -345,5 +345,7 @@ EFFECTS: Final = (
     "disk_full",
     "torn_write",
     "lost_write",
+    "full_queue",
+    "refused_submission",
 )
 """What the suite itself counts of them: that they had something to strike."""

@@ -5,7 +5,7 @@ Owns the order of these, and the record that is left of them. Must not judge it.
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
@@ -14,6 +14,8 @@ from nodeflow.scheduler.v1.execution_pb2 import Execution, Task
 from tests.simulation.seeds.deeds import functions
 from tests.simulation.seeds.diary import Diary, Tailing, Watching
 from tests.simulation.seeds.faults import Trouble
+from tests.simulation.seeds.levels import Levels
+from tests.simulation.seeds.narrowness import narrowed
 from tests.simulation.seeds.overheard import Overheard
 from tests.simulation.seeds.users import User
 from tests.simulation.seeds.work import Work, draw_works
@@ -59,6 +61,7 @@ class Life:
     """Executions, or users without one, that did not come to rest."""
     escaped: BaseException | None = None
     """What ended the run before its time: a defect of the engine, or of the simulator."""
+    levels: Levels = field(default_factory=Levels)
     history: History = field(default_factory=History)
     virtual_s: float = 0.0
     mended_s: float = 0.0
@@ -68,17 +71,20 @@ def live(seed: int) -> Life:
     """Live a seed's life to its end."""
     life = Life(seed=seed)
     try:
-        run(lambda: _live(life), seed=seed)
+        with narrowed(seed) as settings, life.levels.seen():
+            run(lambda: _live(life, settings), seed=seed)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is a finding, and has a story
         life.escaped = error
     return life
 
 
-async def _live(life: Life) -> None:
+async def _live(life: Life, settings: Mapping[str, Mapping[str, object]]) -> None:
     chance = Random(f"{life.seed}")
     works = draw_works(chance)
     slots, workers, schedulers = chance.randrange(1, 5), chance.randrange(2, 4), chance.choice([1, 1, 2])
-    async with VirtualSuite(functions(), seed=life.seed, workers=workers, schedulers=schedulers, slots=slots) as suite:
+    async with VirtualSuite(
+        functions(), seed=life.seed, workers=workers, schedulers=schedulers, slots=slots, settings=settings
+    ) as suite:
         suite.network.overhear = Overheard(life.diary).hear
         life.diary.effects = suite.faults
         users = [User(suite, work, number, life.seed, life.diary) for number, work in enumerate(works, 1)]
@@ -130,6 +136,7 @@ def _history_of(life: Life, suite: VirtualSuite) -> History:
         watched=tuple(_watched(each) for each in diary.watched),
         told=(*diary.told, *(_told(each) for each in life.told.values())),
         explained=tuple(diary.explained),
+        queues=life.levels.queues,
         stop_within_ms=None,  # It depends on what was wrong meanwhile: see the verdict.
     )
 

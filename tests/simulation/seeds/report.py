@@ -97,7 +97,7 @@ def _report_on(seed: int) -> Report:
         tasks=sum(len(reading.tasks) for reading in life.told.values()),
         virtual_s=life.virtual_s,
         struck=life.diary.struck,
-        effects=Counter({name: life.diary.effects[name] for name in EFFECTS}),
+        effects=Counter({name: (life.diary.effects + life.levels.effects)[name] for name in EFFECTS}),
     )
     if life.escaped is None:
         if report.tasks < TASKS_AT_LEAST:

@@ -132,6 +132,17 @@ def test_what_is_open_is_counted_until_it_is_over_or_not_ours() -> None:
     assert (admission.open_executions, admission.open_tasks) == (0, 0)
 
 
+def test_what_waits_to_be_decided_counts_as_open() -> None:
+    admission = Admission(Limits(open_executions=2, open_tasks=3))
+    for _ in range(2):
+        admission.let_in(Request(executions=1, tasks=1))
+    with pytest.raises(Overloaded, match="2 executions are open, and 2 at most may be"):
+        admission.let_in(Request(executions=1, tasks=1))
+    admission.decided(Request(executions=1, tasks=1))
+    with pytest.raises(Overloaded, match="open executions have 1 tasks, and 3 at most may be open"):
+        admission.let_in(Request(executions=1, tasks=3))
+
+
 def test_what_waits_to_be_stored_has_a_limit_and_one_alone_gets_in_however_large() -> None:
     admission = Admission(Limits(waiting_submissions=3, waiting_bytes=100, open_tasks=10))
     large = Request(executions=5, tasks=50, size_bytes=500)

@@ -5,7 +5,7 @@ it is.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
 from math import inf
@@ -30,6 +30,8 @@ Builder = Callable[[], Coroutine[None, None, Service]]
 DRAIN_TIMEOUT_S: Final = 5.0
 
 WORKER_MANAGER: Final = "worker-manager"
+WORKER: Final = "worker"
+"""Any of them."""
 
 
 def address_of(name: str) -> str:
@@ -71,11 +73,13 @@ class WorkerMachine:
         """What was at work when, in all lives; not while the machine stood still."""
         return [each for life in self.executors for span in life.spans for each in self._at_work(span)]
 
-    def builder(self, name: str, network: LoopbackNetwork, clock: MachineClock) -> Builder:
-        """Return what builds the worker for its next life."""
+    def builder(
+        self, name: str, network: LoopbackNetwork, clock: MachineClock, settings: Mapping[str, object]
+    ) -> Builder:
+        """Return what builds the worker for its next life, with these settings beside its own."""
 
         async def build() -> Service:
-            settings = nodeflow_worker.config.Settings(
+            usual = nodeflow_worker.config.Settings(
                 worker_manager=address_of(WORKER_MANAGER), worker_id=name, slots=self._slots
             )
             dead = self._sessions.left_behind() if self._sessions is not None else ()
@@ -87,7 +91,7 @@ class WorkerMachine:
                 self.processes.append(equipment.processes)
             self._journal = MemoryJournal(self._kept)
             return await nodeflow_worker.bootstrap.build(
-                settings,
+                usual.model_copy(update=settings),
                 connect=network.connector(address_of(name)),
                 clock=clock,
                 runners=equipment.runners,

@@ -32,6 +32,7 @@ from nodeflow_testing.scripted_processes import ScriptedProcesses
 from nodeflow_testing.simulated_disk import Disk
 from nodeflow_testing.virtual_loop import VirtualLoop
 from nodeflow_testing.virtual_processes import (
+    WORKER,
     WORKER_MANAGER,
     Builder,
     Equip,
@@ -42,7 +43,7 @@ from nodeflow_testing.virtual_processes import (
 )
 from nodeflow_testing.virtual_runners import Simulated, Span, VirtualRunners
 
-__all__ = ["DATABASE", "SCHEDULER", "STATE_MANAGER", "WORKER_MANAGER", "VirtualSuite", "address_of"]
+__all__ = ["DATABASE", "SCHEDULER", "STATE_MANAGER", "WORKER", "WORKER_MANAGER", "VirtualSuite", "address_of"]
 
 STATE_MANAGER: Final = "state-manager"
 SCHEDULER: Final = "scheduler"
@@ -56,7 +57,8 @@ class VirtualSuite:
     `equip` gives workers something else than scripted `functions`, which are programs as well, to execute tasks with.
     Its processes are named state-manager, worker-manager, scheduler, scheduler-2, …, worker-1, worker-2, …; one that
     fails by itself ends the block with its error. `store`, `files` and `log_store` are what is on the disk. Schedulers
-    compete for all shards: the first one gets them, and another does when its leases end.
+    compete for all shards: the first one gets them, and another does when its leases end. `settings` are beside those
+    that the others imply, by STATE_MANAGER, WORKER_MANAGER, SCHEDULER and WORKER.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class VirtualSuite:
         shards: int = 64,
         lease_timeout_s: float = 10.0,
         heartbeat_interval_s: float = 2.0,
+        settings: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
     ) -> None:
         self.slots = slots
         loop = asyncio.get_running_loop()
@@ -93,6 +96,7 @@ class VirtualSuite:
         self._random = random.Random(seed)
         self._lease_timeout_s = lease_timeout_s
         self._heartbeat_interval_s = heartbeat_interval_s
+        self._settings = settings
         self._group = asyncio.TaskGroup()
         equip = equip or _scripted(functions)
         self._workers = {name: WorkerMachine(number, equip, slots, loop) for number, name in enumerate(worker_names, 1)}
@@ -102,7 +106,7 @@ class VirtualSuite:
             **{name: partial(self._build_scheduler, name) for name in self.schedulers},
         }
         for name, machine in self._workers.items():
-            builders[name] = machine.builder(name, self.network, self.clocks[name])
+            builders[name] = machine.builder(name, self.network, self.clocks[name], settings.get(WORKER, {}))
         self._processes = {name: Process(name, self.network, loop, build) for name, build in builders.items()}
 
     @property
@@ -293,7 +297,10 @@ class VirtualSuite:
             max_lease_timeout_s=max(60.0, self._lease_timeout_s)
         )
         return await nodeflow_state_manager.bootstrap.build(
-            settings, store=self.store, artifact_files=self.files, log_store=self.log_store
+            settings.model_copy(update=self._settings.get(STATE_MANAGER)),
+            store=self.store,
+            artifact_files=self.files,
+            log_store=self.log_store,
         )
 
     async def _build_worker_manager(self) -> Service:
@@ -304,7 +311,9 @@ class VirtualSuite:
         )
         connect = self.network.connector(address_of(WORKER_MANAGER))
         return await nodeflow_worker_manager.bootstrap.build(
-            settings, connect=connect, clock=self.clocks[WORKER_MANAGER]
+            settings.model_copy(update=self._settings.get(WORKER_MANAGER)),
+            connect=connect,
+            clock=self.clocks[WORKER_MANAGER],
         )
 
     async def _build_scheduler(self, name: str) -> Service:
@@ -316,7 +325,10 @@ class VirtualSuite:
         )
         connect = self.network.connector(address_of(name))
         return await nodeflow_scheduler.bootstrap.build(
-            settings, connect=connect, clock=self.clocks[name], random_bytes=self._random.randbytes
+            settings.model_copy(update=self._settings.get(SCHEDULER)),
+            connect=connect,
+            clock=self.clocks[name],
+            random_bytes=self._random.randbytes,
         )
 
 
