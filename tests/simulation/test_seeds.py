@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.simulation.seeds.faults import FAULTS_AT_LEAST
 from tests.simulation.seeds.life import digest, live
-from tests.simulation.seeds.narrowness import is_narrow
+from tests.simulation.seeds.narrowness import is_hard
 from tests.simulation.seeds.report import simulate, summary_of
 from tests.simulation.seeds.story import story_of
 from tests.simulation.seeds.verdict import judge
@@ -52,7 +52,7 @@ def test_a_seed_that_fails_is_told_with_the_line_that_lives_it_again() -> None:
 @pytest.mark.parametrize("seed", [7, 8], ids=["with room", "with little room"])
 def test_a_seed_lives_the_same_life_in_another_process(seed: int) -> None:
     """The order of sets of strings differs between processes; no history may depend on it."""
-    assert is_narrow(seed) == (seed == 8)
+    assert is_hard(seed) == (seed == 8)
     program = f"from tests.simulation.seeds.life import digest, live; print(digest(live({seed})))"
     told = [
         subprocess.run(
@@ -70,4 +70,4 @@ def test_a_seed_lives_the_same_life_in_another_process(seed: int) -> None:
 
 
 def test_former_seeds_have_the_room_that_they_had() -> None:
-    assert not any(map(is_narrow, FORMER))
+    assert not any(map(is_hard, FORMER))

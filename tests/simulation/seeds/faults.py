@@ -29,9 +29,13 @@ class Strike:
 class Trouble:
     """All faults of one life. None strikes what another has in its hands."""
 
-    def __init__(self, suite: VirtualSuite, users: Sequence[str], chance: Random, diary: Diary) -> None:
+    def __init__(
+        self, suite: VirtualSuite, users: Sequence[str], chance: Random, diary: Diary, *, quarrels: Random | None = None
+    ) -> None:
         self.suite = suite
         self.chance = chance
+        self._quarrels = quarrels
+        """Draws when two schedulers fall out over their shards, if they do."""
         self._users = users
         self._diary = diary
         self.delays = Random(chance.random())
@@ -45,6 +49,8 @@ class Trouble:
         count = self.chance.randrange(FAULTS_AT_LEAST + 1, 14)
         struck = 0
         async with asyncio.TaskGroup() as self.group:
+            if self._quarrels is not None:
+                self.group.create_task(self._quarrel(self._quarrels, within_s), name="quarrels")
             while struck < count:
                 await asyncio.sleep(self.chance.uniform(0, 2 * within_s / count))
                 kind = self.chance.choice(sorted(KINDS))
@@ -52,9 +58,20 @@ class Trouble:
                 if strike is None:
                     continue
                 struck += 1
-                self._diary.struck[kind] += 1
-                self._diary.note("fault", f"{kind}: {strike.what}, for {strike.lasts_s:.2f} s")
-                self.group.create_task(self._mend(strike), name=f"mend {kind}")
+                self._note(kind, strike)
+
+    async def _quarrel(self, chance: Random, within_s: float) -> None:
+        """Let schedulers lose leases to each other while they cannot hear of it, now and then."""
+        for _ in range(chance.randrange(1, 4)):
+            await asyncio.sleep(chance.uniform(0, within_s / 3))
+            strike = await two_owners(self, chance)
+            if strike is not None:
+                self._note("lost lease", strike)
+
+    def _note(self, kind: str, strike: Strike) -> None:
+        self._diary.struck[kind] += 1
+        self._diary.note("fault", f"{kind}: {strike.what}, for {strike.lasts_s:.2f} s")
+        self.group.create_task(self._mend(strike), name=f"mend {kind}")
 
     async def _mend(self, strike: Strike) -> None:
         began_s = asyncio.get_running_loop().time()
@@ -192,6 +209,24 @@ async def lost_lease(trouble: Trouble) -> Strike | None:
     await trouble.suite.seize(what)
     shown = what if isinstance(what, str) else f"shard {what}"
     return Strike(what=f"the lease of {shown} is seized", lasts_s=0, mend=_nothing)
+
+
+async def two_owners(trouble: Trouble, chance: Random) -> Strike | None:
+    """A scheduler loses its leases to another one, and cannot hear of it: both take the shards for their own."""
+    suite = trouble.suite
+    owner = max(suite.schedulers, key=lambda name: len(suite.store.shards_of(name)))
+    if not suite.store.shards_of(owner) or not trouble.take(f"{owner} and {STATE_MANAGER}"):
+        return None
+    silence = chance.choice([suite.network.partition, suite.network.half_open])
+    silence(_address(owner), _address(STATE_MANAGER))
+    await suite.seize(owner)
+
+    async def heal() -> None:
+        suite.network.heal(_address(owner), _address(STATE_MANAGER))
+        trouble.release(f"{owner} and {STATE_MANAGER}")
+
+    lasts_s = chance.uniform(0, chance.choice([1, 4, 15]))
+    return Strike(what=f"the leases of {owner} are seized, and it does not hear of it", lasts_s=lasts_s, mend=heal)
 
 
 # ----------------------------------------------------------------------------- network
@@ -335,6 +370,7 @@ EFFECTS: Final = (
     "pause",
     "clock",
     "lost_lease",
+    "two_owners",
     "partition",
     "half_open",
     "cut",

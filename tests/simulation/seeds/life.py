@@ -15,8 +15,9 @@ from tests.simulation.seeds.deeds import functions
 from tests.simulation.seeds.diary import Diary, Tailing, Watching
 from tests.simulation.seeds.faults import Trouble
 from tests.simulation.seeds.levels import Levels
-from tests.simulation.seeds.narrowness import narrowed
+from tests.simulation.seeds.narrowness import is_hard, narrowed
 from tests.simulation.seeds.overheard import Overheard
+from tests.simulation.seeds.owners import two_owners_counted
 from tests.simulation.seeds.users import User
 from tests.simulation.seeds.work import Work, draw_works
 from tests.support.virtual_client import VirtualClient
@@ -82,6 +83,8 @@ async def _live(life: Life, settings: Mapping[str, Mapping[str, object]]) -> Non
     chance = Random(f"{life.seed}")
     works = draw_works(chance)
     slots, workers, schedulers = chance.randrange(1, 5), chance.randrange(2, 4), chance.choice([1, 1, 2])
+    quarrels = Random(f"quarrels {life.seed}") if is_hard(life.seed) else None
+    schedulers = schedulers if quarrels is None else 2
     async with VirtualSuite(
         functions(), seed=life.seed, workers=workers, schedulers=schedulers, slots=slots, settings=settings
     ) as suite:
@@ -90,7 +93,9 @@ async def _live(life: Life, settings: Mapping[str, Mapping[str, object]]) -> Non
         users = [User(suite, work, number, life.seed, life.diary) for number, work in enumerate(works, 1)]
         async with asyncio.TaskGroup() as group:
             living = [group.create_task(user.live(SUBMITTING_S), name=user.name) for user in users]
-            await Trouble(suite, [user.name for user in users], chance, life.diary).come(TROUBLE_S)
+            with two_owners_counted(suite):
+                names = [user.name for user in users]
+                await Trouble(suite, names, chance, life.diary, quarrels=quarrels).come(TROUBLE_S)
             life.mended_s = asyncio.get_running_loop().time()
             life.diary.note("fault", "all is mended")
             _, restless = await asyncio.wait(living, timeout=REST_S)

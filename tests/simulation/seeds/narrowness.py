@@ -80,15 +80,15 @@ SETTINGS: Final[Mapping[str, Mapping[str, object]]] = {
 }
 
 
-def is_narrow(seed: int) -> bool:
-    """Whether a life has little room: every fourth, and none of those from which a defect was learned before."""
+def is_hard(seed: int) -> bool:
+    """Whether a life has little room, and schedulers that fall out: every fourth, none of which has a story yet."""
     return seed % 8 < 2
 
 
 @contextmanager
 def narrowed(seed: int) -> Iterator[Mapping[str, Mapping[str, object]]]:
     """Take room away from a narrow life, here and there; gives the settings that its services get beside the usual."""
-    if not is_narrow(seed):
+    if not is_hard(seed):
         yield {}
         return
     chance = Random(f"room {seed}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tests.simulation.seeds.life import Life
-from tests.simulation.seeds.narrowness import is_narrow
+from tests.simulation.seeds.narrowness import is_hard
 
 from nodeflow_sdk.audit.checkers.findings import Violation
 from nodeflow_sdk.audit.history import NO_TASK, Fact
@@ -35,8 +35,8 @@ def _lines(life: Life, violations: Sequence[Violation]) -> Iterator[str]:
     if life.escaped is not None:
         yield from ("  " + line for line in "".join(traceback.format_exception(life.escaped)).splitlines())
     places = {violation.place for violation in violations}
-    if is_narrow(life.seed):
-        yield "Its services had little room: see tests/simulation/seeds/narrowness.py."
+    if is_hard(life.seed):
+        yield "It was hard: its services had little room, see tests/simulation/seeds/narrowness.py."
     yield "What happened (virtual seconds):"
     for note in life.diary.notes:
         whose = f" {note.execution_id}" if note.execution_id else ""

@@ -260,7 +260,6 @@ def test_a_failure_before_a_success_of_the_same_attempt_is_what_counts() -> None
         report(0, attempt=2),
         report(0, attempt=0, token=0),
         report(0, token=TOKEN - 1),
-        report(0, token=TOKEN + 1),
         report(99),
         report(0, execution_id="unknown"),
         report(1),

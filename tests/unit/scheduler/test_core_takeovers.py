@@ -79,6 +79,19 @@ def test_what_a_worker_holds_and_nobody_wants_is_stopped() -> None:
     assert lab.outgoing.stops == {"s1": [stale]}
 
 
+def test_what_a_later_owner_of_the_shard_began_is_left_to_it() -> None:
+    """This scheduler has lost the shard and does not know: what came after it is not obsolete, but unknown here."""
+    lab = Lab.ready()
+    running(lab, 2)
+    begun, finished = ref(0, attempt=2, token=TOKEN + 1), report(1, attempt=2, token=TOKEN + 1, result_id=12)
+    other = ref(5, token=TOKEN + 1, execution_id="e2")
+    lab.step(held(live=[begun, other, ref(0), ref(1)], results=[finished], generation=2))
+    assert lab.outgoing.acks == {}
+    assert lab.outgoing.stops == {}
+    lab.step(updates(results=[report(0, attempt=2, token=TOKEN + 1, result_id=13)]))
+    assert lab.outgoing.acks == {}
+
+
 def test_a_report_of_an_unknown_session_is_ignored() -> None:
     lab = Lab.ready()
     running(lab)

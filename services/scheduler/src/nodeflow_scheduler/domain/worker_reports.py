@@ -85,7 +85,8 @@ class WorkerReports:
         artifacts: dict[str, dict[int, Artifacts]] = {}
         for execution_id, task, attempt, shard, token, result_id, outcome in results:
             live.discard((execution_id, task, attempt))
-            if shard not in leases:
+            lease = leases.get(shard)
+            if lease is None or token > lease.token:
                 continue  # Another scheduler's, or not loaded yet: the worker keeps it until the owner has it.
             acks.append((session_id, result_id, shard))
             execution = executions.get(execution_id)
@@ -183,6 +184,11 @@ class WorkerReports:
             return None
         return Grant(execution, ref.task, ref.attempt)
 
+    def _is_ours(self, ref: AttemptRef) -> bool:
+        """Whether an attempt is known here if it counts: nobody has owned its shard after us."""
+        lease = self._ledger.leases.get(ref.shard)
+        return lease is not None and ref.token <= lease.token
+
     # ---------------------------------------------------------------- sessions
 
     def on_held(self, turn: Turn, held: Held) -> None:
@@ -195,7 +201,7 @@ class WorkerReports:
         self._placement.doubtful -= finished
         self._take_results(turn, held.session_id, held.results)
         self.lose(turn, missing, NOT_DELIVERED)
-        turn.stops.extend(ref for ref in held.live if ref.shard in self._ledger.leases and self._grant_of(ref) is None)
+        turn.stops.extend(ref for ref in held.live if self._is_ours(ref) and self._grant_of(ref) is None)
 
     def on_session_opened(self, _turn: Turn, opened: SessionOpened) -> None:
         """A session is known from now on."""
