@@ -37,7 +37,7 @@ from nodeflow_testing.virtual_suite import STATE_MANAGER, WORKER
 
 CONSTANTS: Final[Mapping[ModuleType, Mapping[str, int]]] = {
     nodeflow_scheduler.adapters.artifacts: {"LOOK_UP_LIMIT": 1},
-    nodeflow_scheduler.adapters.workers: {"OUTBOX_LIMIT": 8, "PARTS_LIMIT": 1, "MESSAGE_BYTES": 300},
+    nodeflow_scheduler.adapters.workers: {"PARTS_LIMIT": 1, "MESSAGE_BYTES": 300},
     nodeflow_scheduler.bootstrap: {"INBOX_LIMIT": 2},
     nodeflow_scheduler.domain.artifacts: {"FETCHED_LIMIT": 1, "KEPT_LIMIT": 1},
     nodeflow_scheduler.domain.core: {"LOSSES_LIMIT": 1},
@@ -56,14 +56,17 @@ CONSTANTS: Final[Mapping[ModuleType, Mapping[str, int]]] = {
     nodeflow_worker.outbound: {"MAX_UPDATE_BYTES": 100, "MAX_HELD_BYTES": 300},
     nodeflow_worker_manager.driver: {
         "QUESTIONS": 1,
-        "SCHEDULER_FRAMES": 16,
+        "SCHEDULER_FRAMES": 32,
         "UNPACED_MESSAGES": 2,
-        "WORKER_FRAMES": 8,
     },
     nodeflow_worker_manager.log_relay: {"ANSWERS": 1},
     nodeflow_worker_manager.wire: {"MAX_RESPONSE_BYTES": 300},
 }
-"""All are looked up when they are needed."""
+"""All are looked up when they are needed.
+
+Limits at which a peer counts as one that does not read are wide, or are not among them: what is sent in one go must stay
+below, or it is sent in vain for ever.
+"""
 
 LIMITS: Final = Limits(
     open_executions=3,
