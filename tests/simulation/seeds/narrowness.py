@@ -64,8 +64,8 @@ CONSTANTS: Final[Mapping[ModuleType, Mapping[str, int]]] = {
 }
 """All are looked up when they are needed.
 
-Limits at which a peer counts as one that does not read are wide, or are not among them: what is sent in one go must stay
-below, or it is sent in vain for ever.
+Limits at which a peer counts as one that does not read are wide, or are not among them: what is sent in one go must
+stay below, or it is sent in vain for ever.
 """
 
 LIMITS: Final = Limits(
