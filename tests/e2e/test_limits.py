@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -37,6 +38,9 @@ def numbers(count):
 
 def large(n):
     return f"{n:05d}" + "x" * 60_000
+
+def size(value, n):
+    return len(value)
 
 def total(values):
     return sum(int(value[:5]) for value in values)
@@ -127,6 +131,29 @@ async def test_results_that_fill_many_messages_travel_and_are_watched(suite: Sui
         assert await ended(client, execution.execution_id) == {"total": sum(range(count))}
         # Once more from the log, where chunks are as large as turns were.
         assert await ended(client, execution.execution_id) == {"total": sum(range(count))}
+
+
+async def test_large_arguments_of_many_quick_tasks_are_handed_out_bit_by_bit(suite: Suite) -> None:
+    """270 MB for one worker, which bids for hundreds of quick tasks: no service may be busy with that alone."""
+    warm, count, large = 300, 300, 900_000
+    nodes = (
+        f"  warm: {{function: 'limits:numbers', map: {list(range(warm))}, with: {{count: 1}}}}\n"
+        f"  size: {{function: 'limits:size', needs: [warm], map: {list(range(count))}, "
+        "with: {value: '${inputs.large}', n: '${item}'}}\n"
+        "outputs: {sizes: '${nodes.size.output}'}\n"
+    )
+    async with open_client(suite.address()) as client:
+        execution = await client.submit(document(suite, nodes, "{large: {type: string}}"), {"large": "x" * large})
+        longest_s = 0.0
+        while not (await client.get(execution.execution_id)).HasField("finish_time"):
+            began_s = time.monotonic()
+            await client.get(execution.execution_id)
+            longest_s = max(longest_s, time.monotonic() - began_s)
+        assert await ended(client, execution.execution_id) == {"sizes": [large] * count}
+        attempts = {task.attempt_number async for task in client.tasks(execution.execution_id) if task.map_index}
+    assert attempts == {1}, "none was lost on its way"
+    assert "does_not_read" not in suite.logs()
+    assert longest_s < 2.0, "others have their turn, before any lease ends"
 
 
 async def test_a_submission_that_is_too_large_names_the_limit(suite: Suite) -> None:

@@ -247,7 +247,7 @@ BUGS: Final = (
         breaks="I6",
         service=SCHEDULER,
         file="domain/placement.py",
-        right="        return self.slots + self.credits - len(self.live) if self._takes else 0\n",
+        right="        return self.slots + self.credits - len(self.live) if self.takes else 0\n",
         wrong="        return self.slots + self.credits if self._takes else 0\n",
     ),
     Bug(
@@ -367,5 +367,21 @@ BUGS: Final = (
         file="driver.py",
         right="        while self._used and self._used + size > self._limit:\n",
         wrong="        while size > self._limit and self._used:\n",
+    ),
+    Bug(
+        name="acknowledge what a later owner of the shard began",
+        breaks="I1",
+        service=SCHEDULER,
+        file="domain/worker_reports.py",
+        right="            if lease is None or token > lease.token:\n",
+        wrong="            if lease is None:\n",
+    ),
+    Bug(
+        name="count the load of a worker, and never the relief",
+        breaks="I4",
+        service=SCHEDULER,
+        file="domain/placement.py",
+        right="            self.load_bytes -= sum([self.loads.pop(key, 0) for key in keys])\n",
+        wrong="            self.loads.clear()\n",
     ),
 )

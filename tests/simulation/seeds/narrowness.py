@@ -16,8 +16,10 @@ import nodeflow_scheduler.adapters.workers
 import nodeflow_scheduler.bootstrap
 import nodeflow_scheduler.domain.artifacts
 import nodeflow_scheduler.domain.core
+import nodeflow_scheduler.domain.placement
 import nodeflow_scheduler.domain.progress
 import nodeflow_scheduler.driver
+import nodeflow_scheduler.handouts
 import nodeflow_scheduler.library
 import nodeflow_scheduler.publishing
 import nodeflow_scheduler.reading
@@ -41,8 +43,10 @@ CONSTANTS: Final[Mapping[ModuleType, Mapping[str, int]]] = {
     nodeflow_scheduler.bootstrap: {"INBOX_LIMIT": 2},
     nodeflow_scheduler.domain.artifacts: {"FETCHED_LIMIT": 1, "KEPT_LIMIT": 1},
     nodeflow_scheduler.domain.core: {"LOSSES_LIMIT": 1},
+    nodeflow_scheduler.domain.placement: {"LIGHT_BYTES": 10, "LOAD_BYTES": 2_000, "SESSION_LOAD_BYTES": 1_000},
     nodeflow_scheduler.domain.progress: {"EXPANSION_BYTES": 50},
     nodeflow_scheduler.driver: {"PENDING_TURNS": 1, "TURN_BYTES": 600, "TRANSFERS_AT_ONCE": 1},
+    nodeflow_scheduler.handouts: {"LIGHT_BYTES": 10, "TURN_BYTES": 300},
     nodeflow_scheduler.library: {"CACHED_WORKFLOWS": 1},
     nodeflow_scheduler.publishing: {"RECENT_CHUNKS": 1, "RECENT_EXECUTIONS": 1, "SUBSCRIPTION_LIMIT": 1},
     nodeflow_scheduler.reading: {"CACHED_EXECUTIONS": 1},

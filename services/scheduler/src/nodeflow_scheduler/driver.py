@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from nodeflow_scheduler.domain.core import Core
 from nodeflow_scheduler.domain.execution import Execution
-from nodeflow_scheduler.domain.failures import expression_failed
 from nodeflow_scheduler.domain.fan_out import MAP_BYTES_LIMIT
 from nodeflow_scheduler.domain.messages import (
-    ArgumentsFailed,
     ArtifactFetched,
     ArtifactKept,
     Fetch,
@@ -27,10 +25,9 @@ from nodeflow_scheduler.domain.messages import (
     Tick,
     Turn,
 )
-from nodeflow_scheduler.domain.placement import Grant, Session
-from nodeflow_scheduler.domain.scopes import scope_of
+from nodeflow_scheduler.handouts import Handouts
 from nodeflow_scheduler.outage import Outage
-from nodeflow_scheduler.ports import Artifacts, EventLog, Prepared, Workers
+from nodeflow_scheduler.ports import Artifacts, EventLog, Workers
 from nodeflow_scheduler.publishing import Publisher
 from nodeflow_scheduler.verification import Verification
 from nodeflow_shared.clock import Clock
@@ -100,6 +97,7 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_ms: int | None = None
         self.publisher = Publisher()
+        self._handouts = Handouts(core.placement, workers, inbox, clock)
         self._group: asyncio.TaskGroup | None = None
         self._transfers = asyncio.Semaphore(TRANSFERS_AT_ONCE)
         self.lost_shards: asyncio.Queue[frozenset[int]] = asyncio.Queue()
@@ -128,7 +126,7 @@ class Driver:
             committed = self._log.append(turn.writes) if turn.writes else None
             self._pending.append(_Pending(turn, committed))
             self._decided.set()
-            self._hand_out()
+            self._handouts.hand_out()
             self._set_timer()
             self._deciding = 0
             self._inputs += len(inputs)
@@ -198,7 +196,7 @@ class Driver:
         self._tell_workers(outgoing)
         for reply in outgoing.replies:
             reply.handle.answer(reply.answer)
-        self._hand_out()
+        self._handouts.hand_out()
 
     def _tell_workers(self, outgoing: Outgoing) -> None:
         sessions = self.core.placement.sessions
@@ -210,36 +208,6 @@ class Driver:
             session = sessions.get(session_id)
             if session is not None:
                 self._workers.stop(session.manager, {session_id: refs})
-
-    # ----------------------------------------------------------------- handouts
-
-    def _hand_out(self) -> None:
-        """Gives what waits to workers with room."""
-        placement = self.core.placement
-        for session_id, grants in placement.assign().items():
-            session = placement.sessions[session_id]
-            prepared = self._prepare(session, grants)
-            if prepared:
-                self._workers.assign(session.manager, session_id, session.generation, prepared)
-
-    def _prepare(self, session: Session, grants: Sequence[Grant]) -> list[Prepared]:
-        prepared: list[Prepared] = []
-        for grant in grants:
-            execution, task, _ = grant
-            expanded = bool(execution.expansions)
-            scope = scope_of(execution, task) if expanded else execution
-            node = execution.workflow.nodes[execution.node_of(task) if expanded else task]
-            try:
-                prepared.append((grant, node.arguments.render(scope)))
-            except NodeflowError as error:
-                session.live.discard(grant.key)
-                failure = expression_failed(f"with of node {node.name!r}", error)
-                self.inbox.push(
-                    ArgumentsFailed(
-                        execution_id=execution.execution_id, task=task, attempt=grant.attempt, failure=failure
-                    )
-                )
-        return prepared
 
     # ---------------------------------------------------------------- artifacts
 

@@ -44,6 +44,13 @@ class Grant(NamedTuple):
 WITHHELD_MS = 500
 """How long a worker that refused an attempt is left alone, if nothing is heard of it."""
 
+LIGHT_BYTES = 4 * 1024
+"""Arguments up to this size do not count: they are bounded by the number of attempts."""
+SESSION_LOAD_BYTES = 16 * 1024 * 1024
+"""What arguments of attempts take that a session has not begun, before it gets no more. The last may go beyond it."""
+LOAD_BYTES = 64 * 1024 * 1024
+"""The same of all sessions together."""
+
 
 @dataclass(slots=True)
 class Session:
@@ -63,20 +70,40 @@ class Session:
 
     Or for WITHHELD_MS: what fills it may be another scheduler's, of which nothing is heard here.
     """
+    loads: dict[Key, int] = field(default_factory=dict)
+    """What arguments take of those in `live` that it has not begun, in bytes; not of light ones."""
+    load_bytes: int = 0
+
+    def load(self, key: Key, size_bytes: int) -> None:
+        """An attempt is on its way to it."""
+        if size_bytes > LIGHT_BYTES:
+            self.loads[key] = size_bytes
+            self.load_bytes += size_bytes
+
+    def unload(self, keys: Iterable[Key]) -> None:
+        """It has begun attempts, or does not have them any more."""
+        if self.loads:
+            self.load_bytes -= sum([self.loads.pop(key, 0) for key in keys])
+
+    def keep(self, keys: set[Key]) -> None:
+        """It answers for these, and for no others."""
+        self.live = keys
+        self.unload(self.loads.keys() - keys)
 
     @property
     def free_slots(self) -> int:
         """How many attempts would begin at once."""
-        return self.slots - len(self.live) if self._takes else 0
+        return self.slots - len(self.live) if self.takes else 0
 
     @property
     def room(self) -> int:
         """How many attempts it would take."""
-        return self.slots + self.credits - len(self.live) if self._takes else 0
+        return self.slots + self.credits - len(self.live) if self.takes else 0
 
     @property
-    def _takes(self) -> bool:
-        return self.generation > 0 and not self.withheld
+    def takes(self) -> bool:
+        """Whether it would take an attempt, if it had a place for it."""
+        return self.generation > 0 and not self.withheld and self.load_bytes < SESSION_LOAD_BYTES
 
 
 _NOBODY = frozenset[str]()
@@ -113,7 +140,7 @@ class Placement:
         session = self.sessions[session_id]
         held_keys = set(held)
         missing = session.live - held_keys - set(finished)
-        session.live = held_keys
+        session.keep(held_keys)
         session.generation = generation
         session.withheld = False
         self.doubtful -= held_keys
@@ -145,6 +172,7 @@ class Placement:
         if session is not None:
             given_back |= keys & session.live
             session.live -= keys
+            session.unload(keys)
             session.withheld = True
             self._withheld_until_ms[session_id] = now_ms + WITHHELD_MS
         return given_back
@@ -186,6 +214,10 @@ class Placement:
     def put_back(self, grants: Sequence[Grant]) -> None:
         """Attempts that never started go to the front of the line."""
         self.ready.extendleft(reversed(grants))
+
+    def take_back(self, session: Session, grants: Sequence[Grant]) -> None:
+        """Attempts that were assigned to a session, and not handed out, are its no more; `put_back` is to follow."""
+        session.live.difference_update([grant.key for grant in grants])
 
     def on_manager_attached(self, manager: str) -> None:
         """A worker-manager has named all its sessions."""
@@ -242,7 +274,7 @@ class Placement:
         self._keep(lambda grant: grant.execution.shard not in shards)
         gone = frozenset(executions)
         for session in self.sessions.values():
-            session.live = {key for key in session.live if key[0] not in gone}
+            session.keep({key for key in session.live if key[0] not in gone})
         for execution_id in gone:
             self._unfit.pop(execution_id, None)
 
@@ -256,11 +288,18 @@ class Placement:
         Returns grants by session id, in order.
         """
         assigned: dict[str, list[Grant]] = {}
+        if self.room_bytes <= 0:
+            return assigned
         if self.ready or self._passed_over:
             self._fill(assigned, by_slots=True)
         if self.ready or self._passed_over:
             self._fill(assigned, by_slots=False)
         return assigned
+
+    @property
+    def room_bytes(self) -> int:
+        """What arguments may take that are handed out before workers begin others."""
+        return LOAD_BYTES - sum([session.load_bytes for session in self.sessions.values()])
 
     def _fill(self, assigned: dict[str, list[Grant]], *, by_slots: bool) -> None:
         rooms = [

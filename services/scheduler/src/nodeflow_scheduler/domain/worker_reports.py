@@ -63,6 +63,8 @@ class WorkerReports:
     def _take_started(self, turn: Turn, session_id: str, started: list[AttemptRef]) -> None:
         session = self._placement.sessions.get(session_id)
         worker_id = session.worker_id if session is not None else ""
+        if session is not None and session.loads:
+            session.unload(map(key_of, started))
         executions = self._ledger.executions
         begun: dict[str, dict[int, int]] = {}
         for ref in started:
@@ -107,6 +109,8 @@ class WorkerReports:
                 self._take_failure(turn, session_id, Grant(execution, task, attempt), outcome)
         if session is not None:
             session.withheld = False
+            if session.loads:
+                session.unload(map(key_of, results))
         for execution_id, done in completed.items():
             draft = self._ledger.draft_of(turn, executions[execution_id])
             if draft is not None:

@@ -1,0 +1,101 @@
+"""Hands out what waits to workers with room: so much at a time that nothing else waits for long.
+
+Owns the amount, and what becomes of attempts whose arguments give no value. Must not know who gets what, nor how it is
+sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from nodeflow_scheduler.domain.expressions import Rendered
+from nodeflow_scheduler.domain.failures import Failure, expression_failed
+from nodeflow_scheduler.domain.messages import ArgumentsFailed, Input, Tick
+from nodeflow_scheduler.domain.placement import LIGHT_BYTES, Grant, Placement, Session
+from nodeflow_scheduler.domain.scopes import scope_of
+from nodeflow_scheduler.ports import Prepared, Workers
+from nodeflow_shared.clock import Clock
+from nodeflow_shared.errors import NodeflowError
+from nodeflow_shared.streams import Inbox
+
+TURN_BYTES = 8 * 1024 * 1024
+"""What arguments may take that are handed out in one go; the last may go beyond it."""
+TURN_S = 0.05
+"""How long it may take to compute them."""
+
+
+class Handouts:
+    """Gives attempts to sessions."""
+
+    def __init__(self, placement: Placement, workers: Workers, inbox: Inbox[Input], clock: Clock) -> None:
+        self._placement = placement
+        self._workers = workers
+        self._inbox = inbox
+        self._clock = clock
+        self._room_bytes = 0
+        self._until = 0.0
+        self._again: asyncio.Handle | None = None
+
+    def hand_out(self) -> None:
+        """Gives what waits to workers with room. If that is much, the rest follows after a turn of everybody else."""
+        placement = self._placement
+        assigned = placement.assign()
+        if not assigned:
+            return
+        self._room_bytes = min(TURN_BYTES, placement.room_bytes)
+        self._until = self._clock.monotonic() + TURN_S
+        left: list[Grant] = []
+        for session_id, grants in assigned.items():
+            session = placement.sessions[session_id]
+            prepared, tried = self._prepare(session, grants)
+            if prepared:
+                self._workers.assign(session.manager, session_id, session.generation, prepared)
+            if tried < len(grants):
+                placement.take_back(session, grants[tried:])
+                left += grants[tried:]
+        if not left:
+            return
+        placement.put_back(left)
+        if self._again is None and placement.room_bytes > 0:
+            self._again = asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._again = None
+        self._inbox.push(Tick())
+
+    def _prepare(self, session: Session, grants: Sequence[Grant]) -> tuple[list[Prepared], int]:
+        """Computes arguments until there are too many; also returns how many attempts that was."""
+        prepared: list[Prepared] = []
+        now, until = self._clock.monotonic, self._until
+        for tried, grant in enumerate(grants):
+            if self._room_bytes <= 0 or not session.takes or now() >= until:
+                return prepared, tried
+            execution, task, _ = grant
+            expanded = bool(execution.expansions)
+            scope = scope_of(execution, task) if expanded else execution
+            node = execution.workflow.nodes[execution.node_of(task) if expanded else task]
+            try:
+                rendered = node.arguments.render(scope)
+            except NodeflowError as error:
+                self._refuse(session, grant, expression_failed(f"with of node {node.name!r}", error))
+                continue
+            prepared.append((grant, rendered))
+            arguments, references = rendered
+            size = len(arguments) if not references else size_of(rendered)
+            self._room_bytes -= size
+            if size > LIGHT_BYTES:
+                session.load(grant.key, size)
+        return prepared, len(grants)
+
+    def _refuse(self, session: Session, grant: Grant, failure: Failure) -> None:
+        session.live.discard(grant.key)
+        execution, task, attempt = grant
+        self._inbox.push(
+            ArgumentsFailed(execution_id=execution.execution_id, task=task, attempt=attempt, failure=failure)
+        )
+
+
+def size_of(rendered: Rendered) -> int:
+    """What arguments take on their way, in bytes."""
+    return len(rendered.arguments) + sum(len(value.data) for _, value in rendered.references)
