@@ -67,10 +67,12 @@ class Handouts:
     def _prepare(self, session: Session, grants: Sequence[Grant]) -> tuple[list[Prepared], int]:
         """Computes arguments until there are too many; also returns how many attempts that was."""
         prepared: list[Prepared] = []
-        now, until = self._clock.monotonic, self._until
-        for tried, grant in enumerate(grants):
-            if self._room_bytes <= 0 or not session.takes or now() >= until:
-                return prepared, tried
+        now, until, room_bytes = self._clock.monotonic, self._until, self._room_bytes
+        tried, full = 0, False
+        for grant in grants:
+            if full or room_bytes <= 0 or now() >= until:
+                break
+            tried += 1
             execution, task, _ = grant
             expanded = bool(execution.expansions)
             scope = scope_of(execution, task) if expanded else execution
@@ -83,10 +85,12 @@ class Handouts:
             prepared.append((grant, rendered))
             arguments, references = rendered
             size = len(arguments) if not references else size_of(rendered)
-            self._room_bytes -= size
+            room_bytes -= size
             if size > LIGHT_BYTES:
                 session.load(grant.key, size)
-        return prepared, len(grants)
+                full = not session.takes
+        self._room_bytes = room_bytes
+        return prepared, tried
 
     def _refuse(self, session: Session, grant: Grant, failure: Failure) -> None:
         session.live.discard(grant.key)
