@@ -251,9 +251,11 @@ class SchedulerServicer(SchedulerServiceServicer):
         execution_id = execution.execution_id
         after = sequence_in(request.cursor, execution_id)
         execution = await self._reading.at_least(execution, after)
-        if execution.finished and after == execution.sequence:
+        reader, is_over = EventReader.of(execution), execution.finished and after == execution.sequence
+        if is_over or execution.expansions:
+            await self._reading.committed(execution)  # or another scheduler's log would be read with our own numbers
+        if is_over:
             return
-        reader = EventReader.of(execution)
         async for chunk in self._reading.events(execution, after):
             for fresh in reader.groups(chunk, after):
                 cursor = execution_cursor(execution_id, fresh[-1].sequence)

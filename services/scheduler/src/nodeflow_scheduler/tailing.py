@@ -67,15 +67,23 @@ class Tailing:
         async with aclosing(groups):
             async for group in groups:
                 for position, chunk in group.chunks:
-                    if chunk.task_number >= len(tail.execution.states):  # An item that is newer than this tail.
-                        tail.execution = await self._reading.execution(tenant, execution.execution_id)
-                        require_known(tail.execution, chunk.task_number)
+                    if chunk.task_number >= tail.known_tasks:
+                        await self._know(tail, chunk.task_number)
                     for response in tail.read(position, chunk):
                         yield response
                     await asyncio.sleep(0)  # What a filter leaves out must not keep the loop from others.
                 rest = tail.rest(group.last_position)
                 if rest is not None:
                     yield rest
+
+    async def _know(self, tail: _Tail, task: int) -> None:
+        """Learns which items there are, as it is committed: in the log of another owner, numbers may be of others."""
+        tail.execution = await self._reading.execution(tail.execution.tenant, tail.execution.execution_id)
+        known_tasks = len(tail.execution.states)
+        if task >= known_tasks:
+            raise Unavailable("another scheduler has the execution; resume with the last cursor", retry_after_s=0.2)
+        await self._reading.committed(tail.execution)
+        tail.known_tasks = known_tasks
 
     async def _followed(
         self, selection: LogSelection, chosen: _Chosen, tail: _Tail
@@ -115,27 +123,25 @@ class Tailing:
 
     async def _until_over(self, tenant: str, execution_id: str, chosen: _Chosen) -> None:
         execution = await self._reading.execution(tenant, execution_id)
-        if chosen.over(execution):
+        sequence = execution.sequence
+        if await self._is_over(execution, chosen):
             return
-        async with aclosing(self._reading.events(execution, execution.sequence)) as events:
+        async with aclosing(self._reading.events(execution, sequence)) as events:
             async for _ in events:
-                if chosen.over(await self._reading.execution(tenant, execution_id)):
+                if await self._is_over(await self._reading.execution(tenant, execution_id), chosen):
                     return
+
+    async def _is_over(self, execution: Execution, chosen: _Chosen) -> bool:
+        is_over = chosen.over(execution)
+        if is_over:
+            await self._reading.committed(execution)
+        return is_over
 
     async def _flush(self, tail: _Tail) -> None:
         """Have the workers deliver what they have; give up when they do not, and nothing arrives either."""
         seen = -1
         while not await self._logs.flush(FLUSH_PATIENCE_S) and tail.position != seen:
             seen = tail.position
-
-
-def require_known(execution: Execution, task: int) -> None:
-    """Raises Unavailable for a task that has written something, and that the execution does not have.
-
-    Then another scheduler has had it for a while, and this one cannot know that yet.
-    """
-    if task >= len(execution.states):
-        raise Unavailable("another scheduler has the execution; resume with the last cursor", retry_after_s=0.2)
 
 
 async def _pump(groups: AsyncGenerator[StoredLogs, None], feed: Outbox[Item]) -> None:
@@ -153,6 +159,8 @@ class _Tail:
 
     def __init__(self, execution: Execution, chosen: _Chosen, request: pb2.TailLogsRequest) -> None:
         self.execution = execution
+        self.known_tasks = len(execution.workflow.nodes)
+        """Those of which it is certain what they are."""
         self._chosen = chosen
         self.position, self._skip = log_place_in(request.cursor, execution.execution_id)
         self._told = request.cursor or ("" if request.from_now else log_cursor(execution.execution_id, 0, 0))
