@@ -1,0 +1,126 @@
+"""A scheduler that has lost its shards to another one and cannot hear of it: what it tells its readers is true."""
+
+import asyncio
+from typing import Any, Final
+
+import grpc.aio
+from nodeflow.scheduler.v1 import event_pb2, log_line_pb2
+from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb
+from tests.support.virtual_client import VirtualClient
+
+from nodeflow_testing.virtual_loop import run
+from nodeflow_testing.virtual_runners import Scripted, Value
+from nodeflow_testing.virtual_suite import SCHEDULER, STATE_MANAGER, VirtualSuite, address_of
+
+CUT_S: Final = 0.2
+FIRST_S: Final = 0.4
+"""`first` and `second` end after the old owner was cut off, and before the next one has taken over."""
+SECOND_S: Final = 0.6
+SEIZED_S: Final = 0.8
+HEALED_S: Final = 6.0
+"""Later: the items of the next owner have ended."""
+FIRST_ITEMS: Final = ["f0", "f1", "f2"]
+SECOND_ITEMS: Final = ["s0", "s1", "s2"]
+NODES: Final = {
+    "of_second": {"function": "f:say", "map": "${nodes.second.output}", "with": {"what": "${item}"}},
+    "of_first": {"function": "f:say", "map": "${nodes.first.output}", "with": {"what": "${item}"}},
+    "first": {"function": "f:first"},
+    "second": {"function": "f:second"},
+}
+
+
+def first(_: dict[str, Any], __: int) -> tuple[float, Scripted]:
+    return FIRST_S, Value(FIRST_ITEMS)
+
+
+def second(_: dict[str, Any], __: int) -> tuple[float, Scripted]:
+    return SECOND_S, Value(SECOND_ITEMS)
+
+
+def say(arguments: dict[str, Any], _: int) -> tuple[float, Scripted]:
+    return 3.0, Value(None, prints=[arguments["what"]])
+
+
+def two_owners() -> VirtualSuite:
+    return VirtualSuite({"f:first": first, "f:second": second, "f:say": say}, schedulers=2)
+
+
+async def fall_out(suite: VirtualSuite) -> None:
+    """Cut the owner off, and give its shards to the other one.
+
+    The old one has heard of `first` and of `second`. The worker of `first` dies then: the next one hears of `second`
+    alone, and of `first` when it was executed again.
+    """
+    await asyncio.sleep(CUT_S)
+    suite.network.half_open(address_of(SCHEDULER), address_of(STATE_MANAGER))
+    await asyncio.sleep(SEIZED_S - CUT_S)
+    task = list(NODES).index("first")
+    (worker,) = [name for name, spans in suite.spans_by_worker.items() if any(s.task_number == task for s in spans)]
+    await suite.kill(worker)
+    await suite.seize(SCHEDULER)
+
+
+async def lines_of(suite: VirtualSuite, name: str, execution_id: str) -> list[log_line_pb2.LogLine]:
+    """What a tail at one scheduler tells until it ends, or fails."""
+    lines: list[log_line_pb2.LogLine] = []
+    try:
+        request = pb.TailLogsRequest(execution_id=execution_id, follow=True)
+        async for response in suite.client(name).TailLogs(request, timeout=60):
+            lines += response.lines
+    except grpc.aio.AioRpcError:
+        pass
+    return lines
+
+
+def check_numbers_differ(events: list[event_pb2.Event]) -> None:
+    """The next owner has expanded in another order, or nothing is tested."""
+    expanded = [event.expansion for event in events if event.HasField("expansion")]
+    assert [(each.node, each.first_item) for each in expanded] == [("of_second", 4), ("of_first", 7)]
+
+
+def test_a_tail_names_the_nodes_of_the_log_whatever_its_scheduler_has_decided() -> None:
+    async def scenario() -> None:
+        async with two_owners() as suite:
+            client = VirtualClient(suite)
+            execution_id = await client.submit(NODES)
+            async with asyncio.TaskGroup() as group:
+                tail = group.create_task(lines_of(suite, SCHEDULER, execution_id))
+                await fall_out(suite)
+                await asyncio.sleep(HEALED_S)
+                suite.network.heal(address_of(SCHEDULER), address_of(STATE_MANAGER))
+                events = [event for each in await client.events(execution_id) for event in each.events]
+            check_numbers_differ(events)
+            wrong = {(line.node, line.text) for line in tail.result() if line.node != f"of_{whose(line.text)}"}
+            assert wrong == set()
+
+    run(scenario)
+
+
+def whose(text: str) -> str:
+    return "first" if text in FIRST_ITEMS else "second"
+
+
+def test_a_watch_names_the_nodes_of_the_log_whatever_its_scheduler_has_decided() -> None:
+    async def watch(suite: VirtualSuite, execution_id: str) -> list[event_pb2.Event]:
+        events: list[event_pb2.Event] = []
+        try:
+            request = pb.WatchExecutionRequest(execution_id=execution_id)
+            async for response in suite.client(SCHEDULER).WatchExecution(request, timeout=60):
+                events += response.events
+        except grpc.aio.AioRpcError:
+            pass
+        return events
+
+    async def scenario() -> None:
+        async with two_owners() as suite:
+            client = VirtualClient(suite)
+            execution_id = await client.submit(NODES)
+            await fall_out(suite)
+            await asyncio.sleep(HEALED_S)
+            suite.network.heal(address_of(SCHEDULER), address_of(STATE_MANAGER))
+            told = await watch(suite, execution_id)
+            events = [event for each in await client.events(execution_id) for event in each.events]
+            check_numbers_differ(events)
+            assert told == events[: len(told)]
+
+    run(scenario)
