@@ -204,6 +204,7 @@ class ManagerLink:
 
     async def _live(self) -> None:
         """One life of the stream. It is over as soon as its outbox is not the current one any more."""
+        await self._inbox.room()  # Its end will be told there too, and there may be many while nothing is decided.
         outbox: Outbox[manager_pb2.CoordinateRequest] = Outbox(OUTBOX_LIMIT)
         outbox.offer(
             manager_pb2.CoordinateRequest(
