@@ -17,6 +17,8 @@ FIRST_S: Final = 0.4
 """`first` and `second` end after the old owner was cut off, and before the next one has taken over."""
 SECOND_S: Final = 0.6
 SEIZED_S: Final = 0.8
+LEASES_S: Final = 15.0
+"""By then the leases of the old owner are over, by its own clock too."""
 HEALED_S: Final = 6.0
 """Later: the items of the next owner have ended."""
 FIRST_ITEMS: Final = ["f0", "f1", "f2"]
@@ -122,5 +124,68 @@ def test_a_watch_names_the_nodes_of_the_log_whatever_its_scheduler_has_decided()
             events = [event for each in await client.events(execution_id) for event in each.events]
             check_numbers_differ(events)
             assert told == events[: len(told)]
+
+    run(scenario)
+
+
+def test_readers_are_sent_elsewhere_when_the_leases_end_although_the_log_does_not_answer() -> None:
+    async def scenario() -> None:
+        async with two_owners() as suite:
+            client = VirtualClient(suite)
+            execution_id = await client.submit(NODES)
+            stub = suite.client(SCHEDULER)
+            streams = [
+                stub.WatchExecution(pb.WatchExecutionRequest(execution_id=execution_id)),
+                stub.TailLogs(pb.TailLogsRequest(execution_id=execution_id, follow=True)),
+            ]
+            async with asyncio.TaskGroup() as group:
+                reading = [group.create_task(code_of(stream)) for stream in streams]
+                await fall_out(suite)
+                reading.append(
+                    group.create_task(code_of(stub.WatchExecution(pb.WatchExecutionRequest(execution_id=execution_id))))
+                )
+                async with asyncio.timeout(LEASES_S):
+                    codes = await asyncio.gather(*reading)
+            assert codes == [grpc.StatusCode.UNAVAILABLE] * 3
+            suite.network.heal(address_of(SCHEDULER), address_of(STATE_MANAGER))
+            await client.finished(execution_id)
+
+    run(scenario)
+
+
+async def code_of(stream: Any) -> grpc.StatusCode | None:  # noqa: ANN401  # of any call
+    """With what a stream ends, if that is an error."""
+    try:
+        async for _ in stream:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return None
+
+
+def test_what_is_not_known_here_may_be_elsewhere() -> None:
+    """The old owner has expanded maps in its own order: what it does not find is not what there is not."""
+
+    async def scenario() -> None:
+        async with two_owners() as suite:
+            client = VirtualClient(suite)
+            execution_id = await client.submit(NODES)
+            await fall_out(suite)
+            stub = suite.client(SCHEDULER)
+            calls: list[Any] = [
+                stub.GetTask(pb.GetTaskRequest(execution_id=execution_id, task_number=99), timeout=60),
+                stub.GetTaskDependencies(
+                    pb.GetTaskDependenciesRequest(execution_id=execution_id, task_number=99), timeout=60
+                ),
+                stub.ExplainTask(
+                    pb.ExplainTaskRequest(execution_id=execution_id, node="of_first", map_index=99), timeout=60
+                ),
+                anext(aiter(stub.TailLogs(pb.TailLogsRequest(execution_id=execution_id, task_number=99), timeout=60))),
+            ]
+            told = await asyncio.gather(*calls, return_exceptions=True)
+            codes = [each.code() for each in told if isinstance(each, grpc.aio.AioRpcError)]
+            assert codes == [grpc.StatusCode.UNAVAILABLE] * 4
+            suite.network.heal(address_of(SCHEDULER), address_of(STATE_MANAGER))
+            await client.finished(execution_id)
 
     run(scenario)

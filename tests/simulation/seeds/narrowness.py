@@ -43,10 +43,10 @@ CONSTANTS: Final[Mapping[ModuleType, Mapping[str, int]]] = {
     nodeflow_scheduler.bootstrap: {"INBOX_LIMIT": 2},
     nodeflow_scheduler.domain.artifacts: {"FETCHED_LIMIT": 1, "KEPT_LIMIT": 1},
     nodeflow_scheduler.domain.core: {"LOSSES_LIMIT": 1},
-    nodeflow_scheduler.domain.placement: {"LIGHT_BYTES": 10, "LOAD_BYTES": 2_000, "SESSION_LOAD_BYTES": 1_000},
+    nodeflow_scheduler.domain.placement: {"LIGHT_BYTES": 10, "LOAD_BYTES": 1_000},
     nodeflow_scheduler.domain.progress: {"EXPANSION_BYTES": 50},
     nodeflow_scheduler.driver: {"PENDING_TURNS": 1, "TURN_BYTES": 600, "TRANSFERS_AT_ONCE": 1},
-    nodeflow_scheduler.handouts: {"LIGHT_BYTES": 10, "TURN_BYTES": 300},
+    nodeflow_scheduler.handouts: {"FEW": 1, "LIGHT_BYTES": 10, "TURN_BYTES": 300},
     nodeflow_scheduler.library: {"CACHED_WORKFLOWS": 1},
     nodeflow_scheduler.publishing: {"RECENT_CHUNKS": 1, "RECENT_EXECUTIONS": 1, "SUBSCRIPTION_LIMIT": 1},
     nodeflow_scheduler.reading: {"CACHED_EXECUTIONS": 1},
@@ -98,12 +98,15 @@ def narrowed(seed: int) -> Iterator[Mapping[str, Mapping[str, object]]]:
     if not is_hard(seed):
         yield {}
         return
-    chance = Random(f"room {seed}")
-    limits = Limits(**{name: getattr(LIMITS, name) for name in LIMITS.__slots__ if chance.random() < 0.5})
+
+    def is_drawn(name: str) -> bool:
+        return Random(f"room {seed} {name}").random() < 0.5
+
+    limits = Limits(**{name: getattr(LIMITS, name) for name in LIMITS.__slots__ if is_drawn(name)})
     with ExitStack() as stack:
         for module, constants in CONSTANTS.items():
             for name, value in constants.items():
-                if chance.random() < 0.5:
+                if is_drawn(f"{module.__name__}.{name}"):
                     stack.enter_context(patch.object(module, name, value))
         stack.enter_context(patch.object(nodeflow_scheduler.bootstrap, "limits_of", lambda _: limits))
-        yield {name: settings for name, settings in SETTINGS.items() if chance.random() < 0.5}
+        yield {name: settings for name, settings in SETTINGS.items() if is_drawn(name)}

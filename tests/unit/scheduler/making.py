@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +31,7 @@ from nodeflow_scheduler.domain.messages import (
     Turn,
     Updates,
 )
-from nodeflow_scheduler.domain.placement import Grant
+from nodeflow_scheduler.domain.placement import Grant, Placement
 from nodeflow_scheduler.domain.workflow import Workflow
 from nodeflow_scheduler.wire.log import decode_chunk, encode_chunk
 from nodeflow_shared.errors import NodeflowError
@@ -194,7 +195,7 @@ class Lab:
 
     def assigned(self) -> dict[str, list[tuple[str, int, int]]]:
         """Hands out what waits: execution, task and attempt by session."""
-        return {name: [grant.key for grant in grants] for name, grants in self.core.placement.assign().items()}
+        return {name: [grant.key for grant in grants] for name, grants in assign_all(self.core.placement).items()}
 
     def execution(self, execution_id: str = "e1") -> Execution:
         return self.core.executions[execution_id]
@@ -210,6 +211,15 @@ class Lab:
     def live_grants(self) -> list[Grant]:
         """What is waiting in line."""
         return list(self.core.placement.ready)
+
+
+def assign_all(placement: Placement) -> dict[str, list[Grant]]:
+    """Hands out to slots, and then to credits, whatever it weighs."""
+    assigned: dict[str, list[Grant]] = {}
+    for by_slots in (True, False):
+        for session_id, grants in placement.assign(by_slots=by_slots, most=sys.maxsize).items():
+            assigned.setdefault(session_id, []).extend(grants)
+    return assigned
 
 
 def running(lab: Lab, count: int = 1, execution_id: str = "e1", **node: object) -> None:

@@ -12,7 +12,10 @@ from tests.unit.scheduler.making import Lab, held, opened, ref, report, submit, 
 
 from nodeflow_scheduler import handouts
 from nodeflow_scheduler.domain import placement
-from nodeflow_scheduler.domain.messages import Input, Tick
+from nodeflow_scheduler.domain.expressions import Rendered
+from nodeflow_scheduler.domain.messages import CapacityChanged, Input, Tick
+from nodeflow_scheduler.domain.placement import Placement
+from nodeflow_scheduler.domain.values import Stored
 from nodeflow_scheduler.handouts import Handouts
 from nodeflow_scheduler.ports import Prepared
 from nodeflow_shared.streams import Inbox
@@ -49,8 +52,9 @@ class Sent:
 class Hand:
     """A lab whose attempts are handed out."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        self.lab = Lab.ready()
+    def __init__(self, clock: Clock | None = None, *, slots: int = 100, credits: int = 0) -> None:  # noqa: A002
+        self.lab = Lab.ready(slots=slots)
+        self.lab.step(CapacityChanged(session_id="s1", slots=slots, credits=credits))
         self.inbox: Inbox[Input] = Inbox()
         self.sent = Sent()
         sent: Any = self.sent
@@ -76,8 +80,7 @@ def _small() -> Iterator[None]:
     with (
         patch.object(placement, "LIGHT_BYTES", 500),
         patch.object(handouts, "LIGHT_BYTES", 500),
-        patch.object(placement, "SESSION_LOAD_BYTES", 5_000),
-        patch.object(placement, "LOAD_BYTES", 8_000),
+        patch.object(placement, "LOAD_BYTES", 5_000),
         patch.object(handouts, "TURN_BYTES", 3_000),
     ):
         yield
@@ -116,7 +119,7 @@ async def test_what_is_light_is_bounded_by_its_number_alone() -> None:
     assert not hand.follows()
 
 
-async def test_a_report_of_all_that_is_held_settles_what_is_on_its_way() -> None:
+async def test_what_a_session_names_as_held_has_come_to_it() -> None:
     hand = Hand()
     hand.submit(HEAVY)
     await hand.out()
@@ -124,19 +127,39 @@ async def test_a_report_of_all_that_is_held_settles_what_is_on_its_way() -> None
     session = hand.lab.core.placement.sessions["s1"]
     assert sorted(key[1] for key in session.loads) == [0, 1, 2, 3, 4]
     hand.lab.step(held(live=[ref(0), ref(1)], generation=2))
-    assert sorted(key[1] for key in session.loads) == [0, 1]
-    assert session.load_bytes == sum(session.loads.values()) < 2_100
+    assert (session.loads, session.load_bytes) == ({}, 0)
 
 
-async def test_all_sessions_together_have_a_limit_too() -> None:
-    hand = Hand()
-    hand.lab.step(opened("s2"), held("s2"))
+async def test_free_slots_come_before_the_credits_of_others() -> None:
+    hand = Hand(slots=2, credits=100)
+    hand.lab.step(opened("s2", slots=2, credits=100), held("s2"))
     hand.submit(HEAVY, 20)
-    given = [each for _ in range(6) for each in await hand.out()]
-    hand.inbox.take()
-    assert sum(len(tasks) for _, tasks in given) == 8
-    assert {name for name, _ in given} == {"s1", "s2"}
-    assert not hand.follows()
+    assert await hand.out() == [("s1", [0, 1]), ("s2", [2])]
+    assert await hand.out() == [("s2", [3]), ("s1", [4, 5])]
+
+
+async def test_light_tasks_pass_workers_that_have_enough_on_their_way() -> None:
+    hand = Hand()
+    hand.submit(HEAVY, 5)
+    await hand.out()
+    await hand.out()
+    hand.lab.step(opened("s2"), held("s2"))
+    hand.lab.step(submit(workflow({"light": {}}), "e2"))
+    assert await hand.out() == [("s2", [0])]
+
+
+async def test_of_much_that_waits_only_some_is_looked_at() -> None:
+    hand = Hand()
+    hand.submit(HEAVY, 500)
+    await hand.out()
+    with patch.object(Placement, "put_back", autospec=True) as put_back:
+        await hand.out()
+    assert len(put_back.call_args.args[1]) <= handouts.FEW
+
+
+def test_what_is_stored_travels_as_a_reference() -> None:
+    stored, inline = Stored(digest="sha256:1", data=HEAVY.encode()), Stored(content_type="text/plain", data=b"12345")
+    assert handouts.size_of(Rendered(b"{}", (("a", stored), ("b", inline)))) == 2 + 5
 
 
 async def test_what_takes_long_to_compute_lets_others_have_their_turn() -> None:

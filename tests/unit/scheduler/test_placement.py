@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from tests.unit.scheduler.making import workflow
+from tests.unit.scheduler.making import assign_all, workflow
 
 from nodeflow_scheduler.domain.events import ExecutionStarted, NodeExpanded, TasksQueued
 from nodeflow_scheduler.domain.execution import Execution
@@ -39,7 +39,7 @@ def placed(
 
 
 def handed(placement: Placement) -> dict[str, list[int]]:
-    return {name: [grant.task for grant in grants] for name, grants in placement.assign().items()}
+    return {name: [grant.task for grant in grants] for name, grants in assign_all(placement).items()}
 
 
 def test_free_slots_come_first_and_evenly() -> None:
@@ -92,7 +92,7 @@ def test_what_is_put_back_goes_first_in_its_order() -> None:
     placement, execution = placed(1, ("a", 3, 0))
     later = execution_of(3, "f")
     placement.put_back([Grant(later, 1, 1), Grant(later, 2, 1)])
-    assert [grant.key for grant in placement.assign()["a"]] == [("f", 1, 1), ("f", 2, 1), ("e", 0, 1)]
+    assert [grant.key for grant in assign_all(placement)["a"]] == [("f", 1, 1), ("f", 2, 1), ("e", 0, 1)]
     assert execution.execution_id == "e"
 
 
@@ -105,7 +105,7 @@ def test_a_refusal_of_a_doubtful_attempt_removes_the_doubt() -> None:
 
 def test_a_report_says_what_was_lost_on_the_way() -> None:
     placement, _ = placed(4, ("a", 4, 0))
-    placement.assign()
+    assign_all(placement)
     assert placement.on_held("a", 2, [key(1)], [key(2)]) == {key(0), key(3)}
     assert placement.sessions["a"].live == {key(1)}
     assert placement.sessions["a"].generation == 2
@@ -122,7 +122,7 @@ def test_a_report_claims_doubtful_attempts() -> None:
 
 def test_what_a_closed_session_held_is_lost_once() -> None:
     placement, _ = placed(2, ("a", 4, 0))
-    placement.assign()
+    assign_all(placement)
     assert placement.on_closed("a") == {key(0), key(1)}
     assert placement.on_closed("a") == set()
     assert placement.holder_of(key(0)) is None
@@ -131,7 +131,7 @@ def test_what_a_closed_session_held_is_lost_once() -> None:
 def test_a_lost_manager_leaves_doubt_until_every_session_has_reported() -> None:
     placement, _ = placed(2, ("a", 4, 0))
     placement.on_manager_attached("wm")
-    placement.assign()
+    assign_all(placement)
     assert placement.certain(["wm"])
     placement.on_manager_lost("wm")
     assert placement.doubtful == {key(0), key(1)}
@@ -148,7 +148,7 @@ def test_a_lost_manager_leaves_doubt_until_every_session_has_reported() -> None:
 
 def test_a_session_that_is_opened_again_must_report_what_it_holds() -> None:
     placement, _ = placed(2, ("a", 4, 0))
-    placement.assign()
+    assign_all(placement)
     placement.on_opened(Session(session_id="a", worker_id="a", manager="wm", slots=4))
     assert placement.doubtful == {key(0), key(1)}
     assert (placement.sessions["a"].live, placement.sessions["a"].free_slots) == (set(), 0)
@@ -159,7 +159,7 @@ def test_a_session_that_is_opened_again_must_report_what_it_holds() -> None:
 
 def test_an_acknowledgement_makes_room_where_something_was_refused() -> None:
     placement, execution = placed(1, ("a", 1, 0))
-    placement.assign()
+    assign_all(placement)
     placement.on_refused("a", [key(0)], 0)
     placement.put_back([Grant(execution, 0, 1)])
     assert handed(placement) == {}
@@ -170,7 +170,7 @@ def test_an_acknowledgement_makes_room_where_something_was_refused() -> None:
 
 def test_whoever_refused_is_asked_again_after_a_while_for_what_fills_it_may_be_of_another_scheduler() -> None:
     placement, execution = placed(1, ("a", 1, 0))
-    placement.assign()
+    assign_all(placement)
     placement.on_refused("a", [key(0)], 1_000)
     placement.put_back([Grant(execution, 0, 1)])
     assert placement.next_try_ms() == 1_000 + WITHHELD_MS
@@ -188,7 +188,7 @@ def test_attempts_of_forgotten_shards_are_not_handed_out_and_count_no_more() -> 
     placement.enqueue(execution_of(2, "f", shard=3), [(0, 1), (1, 1)])
     placement.enqueue(execution_of(3), [(2, 1)])
     placement.forget(frozenset({0}), ["e"])
-    assert [grant.key for grant in placement.assign()["a"]] == [("f", 0, 1), ("f", 1, 1)]
+    assert [grant.key for grant in assign_all(placement)["a"]] == [("f", 0, 1), ("f", 1, 1)]
 
 
 # ------------------------------------------------------------------- unfit code
@@ -231,7 +231,7 @@ def test_what_was_passed_over_keeps_its_place_and_goes_to_who_has_the_code() -> 
     placement.enqueue(execution, [(1, 1), (2, 1)])
     placement.enqueue(later, [(0, 1)])
     placement.on_unfit("a", execution, 0)
-    assert [grant.key for grant in placement.assign()["a"]] == [("f", 0, 1)]
+    assert [grant.key for grant in assign_all(placement)["a"]] == [("f", 0, 1)]
     placement.on_opened(Session(session_id="b", worker_id="b", manager="wm", slots=4))
     placement.on_held("b", 1, [], [])
     placement.on_unfit("b", execution, 0)

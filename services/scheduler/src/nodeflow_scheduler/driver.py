@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from nodeflow_scheduler.domain.core import Core
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.fan_out import MAP_BYTES_LIMIT
+from nodeflow_scheduler.domain.ledger import not_ours
 from nodeflow_scheduler.domain.messages import (
     ArtifactFetched,
     ArtifactKept,
@@ -22,6 +23,7 @@ from nodeflow_scheduler.domain.messages import (
     Input,
     Keep,
     Outgoing,
+    ShardsLost,
     Tick,
     Turn,
 )
@@ -94,6 +96,8 @@ class Driver:
         self._turned = asyncio.Event()
         """Set for a moment after each."""
         self._refusals = 0
+        self._given_up: set[int] = set()
+        """Shards whose loss is in the inbox."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_ms: int | None = None
         self.publisher = Publisher()
@@ -121,6 +125,7 @@ class Driver:
             await self._verification.verify(inputs)
             turn = self.core.step(inputs, self._clock.now_ms())
             if turn.shards_lost:
+                self._given_up.difference_update(*(each.shards for each in inputs if isinstance(each, ShardsLost)))
                 self.publisher.renew()
             self._request_artifacts(turn)
             committed = self._log.append(turn.writes) if turn.writes else None
@@ -170,8 +175,8 @@ class Driver:
         """Whether something was decided about an execution that the log has not answered yet."""
         return any(execution_id in pending.turn.drafts for pending in self._pending)
 
-    async def committed(self) -> None:
-        """Waits until an answer may reflect all that was decided so far.
+    async def committed(self, shard: int | None = None) -> None:
+        """Waits until an answer may reflect all that was decided so far, for as long as the shard it is about is ours.
 
         Raises Unavailable if part of that never happened, or if nothing can be made durable at the moment.
         """
@@ -179,6 +184,8 @@ class Driver:
         last = self._pending[-1].over if self._pending else None
         while last is not None and not last.is_set():
             self.outage.check()
+            if shard in self._given_up:
+                raise not_ours(shard)
             await self._news.wait()
         if self._refusals != refusals:
             raise Unavailable("this scheduler has lost a shard in between; try again", retry_after_s=0.2)
@@ -265,7 +272,16 @@ class Driver:
 
     def serves(self, shard: int) -> bool:
         """Whether a shard is ours, as far as we know."""
-        return shard in self.core.ledger.leases
+        return shard in self.core.ledger.leases and shard not in self._given_up
+
+    def give_up(self, shards: frozenset[int]) -> None:
+        """Shards are not ours any more. Readers are sent elsewhere at once; the rest is for the next turn to decide,
+        which may have to wait for the log.
+        """
+        self._given_up |= shards
+        self.inbox.push(ShardsLost(shards=shards))
+        self.publisher.renew()
+        self._tell_readers()
 
     def execution(self, execution_id: str) -> Execution | None:
         """An execution that is in memory. What it says may not be committed yet: await `committed` before answering."""

@@ -7,6 +7,7 @@ sent.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 
 from nodeflow_scheduler.domain.expressions import Rendered
@@ -23,6 +24,8 @@ TURN_BYTES = 8 * 1024 * 1024
 """What arguments may take that are handed out in one go; the last may go beyond it."""
 TURN_S = 0.05
 """How long it may take to compute them."""
+FEW = 64
+"""So many attempts at least are looked at after a go that was cut short, and never more than twice as many as then."""
 
 
 class Handouts:
@@ -35,30 +38,43 @@ class Handouts:
         self._clock = clock
         self._room_bytes = 0
         self._until = 0.0
+        self._most = sys.maxsize
         self._again: asyncio.Handle | None = None
 
     def hand_out(self) -> None:
-        """Gives what waits to workers with room. If that is much, the rest follows after a turn of everybody else."""
-        placement = self._placement
-        assigned = placement.assign()
-        if not assigned:
+        """Gives what waits to workers with room: free slots first, then credits.
+
+        If that is much, the rest follows after a turn of everybody else.
+        """
+        if not self._placement.waiting:
             return
-        self._room_bytes = min(TURN_BYTES, placement.room_bytes)
+        self._room_bytes = TURN_BYTES
         self._until = self._clock.monotonic() + TURN_S
-        left: list[Grant] = []
+        given, is_cut = self._give(by_slots=True)
+        if not is_cut:
+            more, is_cut = self._give(by_slots=False)
+            given += more
+        self._most = max(FEW, 2 * given) if is_cut else sys.maxsize
+        if is_cut and self._again is None:
+            self._again = asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _give(self, *, by_slots: bool) -> tuple[int, bool]:
+        """Gives to free slots, or to credits; returns how many attempts, and whether it was cut short."""
+        placement = self._placement
+        assigned = placement.assign(by_slots=by_slots, most=self._most)
+        count, left = 0, list[Grant]()
         for session_id, grants in assigned.items():
             session = placement.sessions[session_id]
             prepared, tried = self._prepare(session, grants)
             if prepared:
                 self._workers.assign(session.manager, session_id, session.generation, prepared)
+            count += tried
             if tried < len(grants):
                 placement.take_back(session, grants[tried:])
                 left += grants[tried:]
-        if not left:
-            return
-        placement.put_back(left)
-        if self._again is None and placement.room_bytes > 0:
-            self._again = asyncio.get_running_loop().call_soon(self._go_on)
+        if left:
+            placement.put_back(left)
+        return count, bool(left) or count >= self._most
 
     def _go_on(self) -> None:
         self._again = None
@@ -102,4 +118,5 @@ class Handouts:
 
 def size_of(rendered: Rendered) -> int:
     """What arguments take on their way, in bytes."""
-    return len(rendered.arguments) + sum(len(value.data) for _, value in rendered.references)
+    inline = sum([len(value.data) for _, value in rendered.references if not value.digest])
+    return len(rendered.arguments) + inline

@@ -203,7 +203,7 @@ class Intake:
                 continue
             known = self._driver.execution(execution_id)
             if known is not None and known.origin.request_digest != digest:
-                await self._driver.committed()
+                await self._driver.committed(known.shard)
                 raise request_id_reused(submission.request_id, execution_id)
             if bodies.setdefault(execution_id, digest) != digest:
                 raise InvalidInput(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from nodeflow_scheduler.domain.messages import Lease, ShardsAcquired, ShardsLost
+from nodeflow_scheduler.domain.messages import Lease, ShardsAcquired
 from nodeflow_scheduler.driver import Driver
 from nodeflow_scheduler.ports import Compiled, EventLog, Granted, Journal, ShardLeases, Workers
 from nodeflow_shared.clock import Clock
@@ -74,7 +74,7 @@ class Ownership:
         if self._acquiring is not None:
             self._acquiring.cancel()  # What it acquired from now on would be ours until its lease ends.
         held, self._held = self._held, {}
-        self._driver.inbox.push(ShardsLost(shards=frozenset(held)))
+        self._driver.give_up(frozenset(held))
         await self._driver.quiet()
         if held:
             try:
@@ -111,7 +111,7 @@ class Ownership:
             self._has_stale_claims = True
             for shard in lost:
                 self._held.pop(shard, None)
-            self._driver.inbox.push(ShardsLost(shards=lost))
+            self._driver.give_up(lost)
             self._log_of_events.forget(lost)
             await self._driver.quiet()
             if queue.empty():
@@ -207,5 +207,5 @@ class Ownership:
         if gone:
             for shard in gone:
                 del self._held[shard]
-            self._driver.inbox.push(ShardsLost(shards=gone))
+            self._driver.give_up(gone)
             self._driver.lost_shards.put_nowait(gone)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import TypeVar
 
 from nodeflow_scheduler.domain.execution import Execution
 from nodeflow_scheduler.domain.explanation import Explanation
@@ -14,6 +15,8 @@ from nodeflow_scheduler.library import Library
 from nodeflow_scheduler.ports import Catalogue, Journal, LoggedChunk
 from nodeflow_scheduler.publishing import Subscription
 from nodeflow_shared.errors import FieldViolation, InvalidInput, NotFound, Unavailable
+
+T = TypeVar("T")
 
 CACHED_EXECUTIONS = 64
 """Executions that are over and were read back from the log."""
@@ -98,11 +101,19 @@ class Reading:
             raise not_ours(execution.shard)
         execution_id = execution.execution_id
         if self._driver.execution(execution_id) is execution and self._driver.is_pending(execution_id):
-            await self._driver.committed()
+            await self._driver.committed(execution.shard)
 
-    async def all_committed(self) -> None:
+    async def checked(self, execution: Execution, check: Callable[[], T]) -> T:
+        """What a check gives. What it refuses is refused once what it looked at is committed: see `committed`."""
+        try:
+            return check()
+        except (NotFound, InvalidInput):
+            await self.committed(execution)
+            raise
+
+    async def all_committed(self, execution: Execution) -> None:
         """Waits until all that any answer may reflect is committed. Raises Unavailable if part of it never happened."""
-        await self._driver.committed()
+        await self._driver.committed(execution.shard)
 
     # ------------------------------------------------------------------- events
 
@@ -111,7 +122,7 @@ class Reading:
 
         Raises InvalidInput for a cursor after the last event that is committed: it was never given.
         """
-        if sequence > execution.sequence and not execution.finished:
+        if sequence > execution.sequence:
             # Where the shard is another's by now, the log is ahead of what is in memory here.
             execution = await self._journal.execution(execution.execution_id, self._library)
         if sequence <= execution.sequence:

@@ -218,7 +218,7 @@ class SchedulerServicer(SchedulerServiceServicer):
     async def GetTask(self, request: pb2.GetTaskRequest, context: Context) -> pb2.GetTaskResponse:
         """See the proto."""
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
-        check_task(execution, request.task_number)
+        await self._reading.checked(execution, lambda: check_task(execution, request.task_number))
         message = task_message(execution, request.task_number, full=True)
         joined = joined_list(execution, request.task_number)
         await self._reading.committed(execution)
@@ -230,7 +230,7 @@ class SchedulerServicer(SchedulerServiceServicer):
     ) -> pb2.GetTaskDependenciesResponse:
         """See the proto."""
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
-        check_task(execution, request.task_number)
+        await self._reading.checked(execution, lambda: check_task(execution, request.task_number))
         page = dependency_list(execution, request.task_number, request.page_size, request.page_token)
         await self._reading.committed(execution)
         return pb2.GetTaskDependenciesResponse(dependencies=page.dependencies, next_page_token=page.next_page_token)
@@ -238,9 +238,10 @@ class SchedulerServicer(SchedulerServiceServicer):
     async def ExplainTask(self, request: pb2.ExplainTaskRequest, context: Context) -> pb2.ExplainTaskResponse:
         """See the proto."""
         execution = await self._reading.execution(DEFAULT_TENANT, request.execution_id)
-        explanation = self._reading.explain(execution, task_named(execution, request))
+        task = await self._reading.checked(execution, lambda: task_named(execution, request))
+        explanation = self._reading.explain(execution, task)
         message = explanation_message(execution, explanation)
-        await self._reading.all_committed()
+        await self._reading.all_committed(execution)
         return pb2.ExplainTaskResponse(explanation=message)
 
     async def WatchExecution(
@@ -252,8 +253,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         after = sequence_in(request.cursor, execution_id)
         execution = await self._reading.at_least(execution, after)
         reader, is_over = EventReader.of(execution), execution.finished and after == execution.sequence
-        if is_over or execution.expansions:
-            await self._reading.committed(execution)  # or another scheduler's log would be read with our own numbers
+        await self._reading.committed(execution)  # or the log of another owner would be read with our own numbers
         if is_over:
             return
         async for chunk in self._reading.events(execution, after):

@@ -51,7 +51,7 @@ class Tailing:
     async def tail(self, tenant: str, request: pb2.TailLogsRequest) -> AsyncGenerator[pb2.TailLogsResponse, None]:
         """See the proto."""
         execution = await self._reading.execution(tenant, request.execution_id)
-        chosen = _Chosen(request, execution)
+        chosen = await self._reading.checked(execution, lambda: _Chosen(request, execution))
         tail = _Tail(execution, chosen, request)
         selection = LogSelection(
             tenant=tenant,
@@ -123,8 +123,9 @@ class Tailing:
 
     async def _until_over(self, tenant: str, execution_id: str, chosen: _Chosen) -> None:
         execution = await self._reading.execution(tenant, execution_id)
-        sequence = execution.sequence
-        if await self._is_over(execution, chosen):
+        sequence, is_over = execution.sequence, chosen.over(execution)
+        await self._reading.committed(execution)
+        if is_over:
             return
         async with aclosing(self._reading.events(execution, sequence)) as events:
             async for _ in events:

@@ -46,10 +46,8 @@ WITHHELD_MS = 500
 
 LIGHT_BYTES = 4 * 1024
 """Arguments up to this size do not count: they are bounded by the number of attempts."""
-SESSION_LOAD_BYTES = 16 * 1024 * 1024
+LOAD_BYTES = 16 * 1024 * 1024
 """What arguments of attempts take that a session has not begun, before it gets no more. The last may go beyond it."""
-LOAD_BYTES = 64 * 1024 * 1024
-"""The same of all sessions together."""
 
 
 @dataclass(slots=True)
@@ -103,7 +101,7 @@ class Session:
     @property
     def takes(self) -> bool:
         """Whether it would take an attempt, if it had a place for it."""
-        return self.generation > 0 and not self.withheld and self.load_bytes < SESSION_LOAD_BYTES
+        return self.generation > 0 and not self.withheld and self.load_bytes < LOAD_BYTES
 
 
 _NOBODY = frozenset[str]()
@@ -141,6 +139,7 @@ class Placement:
         held_keys = set(held)
         missing = session.live - held_keys - set(finished)
         session.keep(held_keys)
+        session.unload(held_keys)  # What it names has come to it; what it has begun may not have been told.
         session.generation = generation
         session.withheld = False
         self.doubtful -= held_keys
@@ -282,26 +281,14 @@ class Placement:
         """An execution is over."""
         self._unfit.pop(execution_id, None)
 
-    def assign(self) -> dict[str, list[Grant]]:
-        """Hands out what waits: free slots first, evenly; then credits, evenly.
+    def assign(self, *, by_slots: bool, most: int) -> dict[str, list[Grant]]:
+        """Hands out what waits, evenly: to free slots, or to credits, which is for when there is no free slot any more.
 
-        Returns grants by session id, in order.
+        Returns grants by session id, in order; no more than `most`, or a few.
         """
         assigned: dict[str, list[Grant]] = {}
-        if self.room_bytes <= 0:
+        if not (self.ready or self._passed_over):
             return assigned
-        if self.ready or self._passed_over:
-            self._fill(assigned, by_slots=True)
-        if self.ready or self._passed_over:
-            self._fill(assigned, by_slots=False)
-        return assigned
-
-    @property
-    def room_bytes(self) -> int:
-        """What arguments may take that are handed out before workers begin others."""
-        return LOAD_BYTES - sum([session.load_bytes for session in self.sessions.values()])
-
-    def _fill(self, assigned: dict[str, list[Grant]], *, by_slots: bool) -> None:
         rooms = [
             (room, session)
             for session in self.sessions.values()
@@ -309,11 +296,15 @@ class Placement:
         ]
         rooms.sort(key=lambda each: (each[0], each[1].session_id))
         for position, (room, session) in enumerate(rooms):
-            share = -(-self.waiting // (len(rooms) - position))
+            share = -(-min(self.waiting, most) // (len(rooms) - position))
             taken = self._take(session.session_id, min(room, share))
             if taken:
                 session.live.update([(execution.execution_id, task, attempt) for execution, task, attempt in taken])
-                assigned.setdefault(session.session_id, []).extend(taken)
+                assigned[session.session_id] = taken
+                most -= len(taken)
+                if most <= 0:
+                    break
+        return assigned
 
     def _take(self, session_id: str, count: int) -> list[Grant]:
         """The next attempts in line that are still wanted, and that the session may have the code for."""
