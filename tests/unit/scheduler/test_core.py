@@ -210,17 +210,30 @@ def test_what_waits_in_line_when_it_is_cancelled_is_handed_to_nobody() -> None:
     assert lab.assigned() == {}
 
 
-def test_what_is_over_or_unknown_or_anothers_cannot_be_cancelled() -> None:
+def test_what_is_over_or_anothers_cannot_be_cancelled() -> None:
     lab = Lab.ready()
     running(lab)
-    unknown, foreign, late = Caller(), Caller(), Caller()
-    lab.step(cancel("nothing", caller=unknown), cancel(caller=foreign, tenant="somebody"))
+    foreign, late = Caller(), Caller()
+    lab.step(cancel(caller=foreign, tenant="somebody"))
     lab.step(updates(results=[report(0)]))
     assert lab.step(cancel(caller=late)) == []
-    assert isinstance(unknown.only, NotFound)
     assert isinstance(foreign.only, NotFound)
     assert isinstance(late.only, IllegalState)
     assert "is COMPLETED already" in late.only.message
+
+
+def test_what_has_ended_and_left_memory_before_its_cancellation_was_decided_is_asked_for_again() -> None:
+    """Nobody asks for the cancellation of what there is not: it was there a moment ago."""
+    lab = Lab.ready(Limits(finished_executions=1))
+    running(lab)
+    running(lab, execution_id="e2")
+    late = Caller()
+    over = [updates(results=[report(0)]), updates(results=[report(0, execution_id="e2")])]
+    for each in over:
+        lab.step(each)
+    lab.step(cancel(caller=late))
+    assert isinstance(late.only, Unavailable)
+    assert "has ended meanwhile" in late.only.message
 
 
 # ---------------------------------------------------------------------- results

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
 from tests.unit.scheduler.making import Caller, chain, report, submit, updates
 from tests.unit.scheduler.replica import SHARDS, TIMEOUT_S, Replica
 
@@ -212,6 +213,22 @@ def test_a_renewal_that_succeeds_is_no_end_of_an_outage_while_a_turn_waits_for_t
         await asyncio.sleep(TIMEOUT_S)
         assert replica.leases.renewals > renewals
         assert replica.driver.outage.error is not None
+
+    scenario(test)
+
+
+def test_a_reader_that_waits_for_a_commit_is_sent_elsewhere_when_the_shard_is_given_up() -> None:
+    async def test(replica: Replica) -> None:
+        await replica.ownership.ready.wait()
+        replica.log.prompt = False
+        await replica.submit("e1", 1)
+        reading = asyncio.ensure_future(replica.driver.committed(1))
+        await asyncio.sleep(0.001)
+        replica.driver.give_up(frozenset({1}))
+        with pytest.raises(Unavailable) as refused:
+            await asyncio.wait_for(reading, 1)
+        assert refused.value.reason == "SHARD_NOT_HERE"
+        assert not replica.driver.serves(1)
 
     scenario(test)
 

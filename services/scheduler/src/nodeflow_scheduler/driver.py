@@ -184,7 +184,7 @@ class Driver:
         last = self._pending[-1].over if self._pending else None
         while last is not None and not last.is_set():
             self.outage.check()
-            if shard in self._given_up:
+            if shard is not None and not self.serves(shard):
                 raise not_ours(shard)
             await self._news.wait()
         if self._refusals != refusals:

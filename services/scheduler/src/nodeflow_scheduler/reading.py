@@ -113,7 +113,8 @@ class Reading:
 
     async def all_committed(self, execution: Execution) -> None:
         """Waits until all that any answer may reflect is committed. Raises Unavailable if part of it never happened."""
-        await self._driver.committed(execution.shard)
+        ours = self._driver.execution(execution.execution_id) is execution
+        await self._driver.committed(execution.shard if ours else None)
 
     # ------------------------------------------------------------------- events
 

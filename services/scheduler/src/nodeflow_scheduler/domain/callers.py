@@ -9,7 +9,7 @@ from nodeflow_scheduler.domain.lifecycle import ExecutionState
 from nodeflow_scheduler.domain.messages import Cancel, Reply, Submit, Turn
 from nodeflow_scheduler.domain.timers import DEADLINE
 from nodeflow_scheduler.domain.workflow import source_digest
-from nodeflow_shared.errors import AlreadyExists, IllegalState, NodeflowError, NotFound
+from nodeflow_shared.errors import AlreadyExists, IllegalState, NodeflowError, NotFound, Unavailable
 
 
 class Callers:
@@ -64,7 +64,9 @@ class Callers:
         execution = self._ledger.executions.get(cancel.execution_id)
         if cancel.shard not in self._ledger.leases:
             return not_ours(cancel.shard)
-        if execution is None or execution.tenant != cancel.tenant:
+        if execution is None:  # It was there when this was asked for: it has ended since, and left memory.
+            return Unavailable(f"execution {cancel.execution_id} has ended meanwhile; try again", retry_after_s=0.1)
+        if execution.tenant != cancel.tenant:
             return NotFound(f"there is no execution {cancel.execution_id!r}")
         if execution.finished:
             return cancelled_already(execution)
