@@ -164,7 +164,8 @@ def test_what_is_stored_travels_as_a_reference() -> None:
 
 async def test_what_takes_long_to_compute_lets_others_have_their_turn() -> None:
     hand = Hand(Clock(look_s=handouts.TURN_S / 2.5))
-    hand.submit("x")
-    assert await hand.out() == [("s1", [0, 1])]
+    hand.submit("x", 40)
+    several = 2 * handouts.LOOK_EVERY
+    assert await hand.out() == [("s1", list(range(several)))]
     assert hand.follows()
-    assert await hand.out() == [("s1", [2, 3])]
+    assert await hand.out() == [("s1", list(range(several, 2 * several)))]

@@ -24,6 +24,8 @@ TURN_BYTES = 8 * 1024 * 1024
 """What arguments may take that are handed out in one go; the last may go beyond it."""
 TURN_S = 0.05
 """How long it may take to compute them."""
+LOOK_EVERY = 8
+"""After so many of them that is looked at: most cost less than a look at the clock."""
 FEW = 64
 """So many attempts at least are looked at after a go that was cut short, and never more than twice as many as then."""
 
@@ -50,24 +52,28 @@ class Handouts:
             return
         self._room_bytes = TURN_BYTES
         self._until = self._clock.monotonic() + TURN_S
-        given, is_cut = self._give(by_slots=True)
+        prepared: dict[str, list[Prepared]] = {}
+        given, is_cut = self._prepare_all(prepared, by_slots=True)
         if not is_cut:
-            more, is_cut = self._give(by_slots=False)
+            more, is_cut = self._prepare_all(prepared, by_slots=False)
             given += more
+        for session_id, attempts in prepared.items():
+            session = self._placement.sessions[session_id]
+            self._workers.assign(session.manager, session_id, session.generation, attempts)
         self._most = max(FEW, 2 * given) if is_cut else sys.maxsize
         if is_cut and self._again is None:
             self._again = asyncio.get_running_loop().call_soon(self._go_on)
 
-    def _give(self, *, by_slots: bool) -> tuple[int, bool]:
-        """Gives to free slots, or to credits; returns how many attempts, and whether it was cut short."""
+    def _prepare_all(self, prepared: dict[str, list[Prepared]], *, by_slots: bool) -> tuple[int, bool]:
+        """Adds what free slots, or credits, are given, by session; returns how much, and whether it was cut short."""
         placement = self._placement
         assigned = placement.assign(by_slots=by_slots, most=self._most)
         count, left = 0, list[Grant]()
         for session_id, grants in assigned.items():
             session = placement.sessions[session_id]
-            prepared, tried = self._prepare(session, grants)
-            if prepared:
-                self._workers.assign(session.manager, session_id, session.generation, prepared)
+            ready, tried = self._prepare(session, grants)
+            if ready:
+                prepared.setdefault(session_id, []).extend(ready)
             count += tried
             if tried < len(grants):
                 placement.take_back(session, grants[tried:])
@@ -86,7 +92,7 @@ class Handouts:
         now, until, room_bytes = self._clock.monotonic, self._until, self._room_bytes
         tried, full = 0, False
         for grant in grants:
-            if full or room_bytes <= 0 or now() >= until:
+            if full or room_bytes <= 0 or (not tried % LOOK_EVERY and now() >= until):
                 break
             tried += 1
             execution, task, _ = grant
