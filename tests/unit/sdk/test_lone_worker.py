@@ -1,7 +1,7 @@
 """The worker of `serving`, with a worker-manager that a test plays: what it leaves."""
 
 import asyncio
-import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,11 @@ from nodeflow_sdk.suite import lone_worker
 
 def open_logs() -> list[str]:
     """Files of this process that are logs of a worker."""
-    links = [each for each in Path("/proc/self/fd").iterdir() if os.path.lexists(each)]
-    return [name for each in links if "/logs/worker.log" in (name := str(each.readlink()))]
+    names: list[str] = []
+    for each in list(Path("/proc/self/fd").iterdir()):
+        with suppress(FileNotFoundError):  # other threads close theirs while this looks
+            names.append(str(each.readlink()))
+    return [name for name in names if "/logs/worker.log" in name]
 
 
 async def test_it_leaves_no_file_open(fakes: FakeServices, monkeypatch: pytest.MonkeyPatch) -> None:
