@@ -4,14 +4,17 @@ import asyncio
 from typing import Any, Final
 
 import grpc.aio
+from nodeflow.common.v1 import lifecycle_pb2
 from nodeflow.scheduler.v1 import event_pb2, log_line_pb2
 from nodeflow.scheduler.v1 import scheduler_service_pb2 as pb
 from tests.support.virtual_client import VirtualClient
 
+from nodeflow_shared.retry import as_lost_connection
 from nodeflow_testing.virtual_loop import run
 from nodeflow_testing.virtual_runners import Scripted, Value
 from nodeflow_testing.virtual_suite import SCHEDULER, STATE_MANAGER, VirtualSuite, address_of
 
+OTHER: Final = f"{SCHEDULER}-2"
 CUT_S: Final = 0.2
 FIRST_S: Final = 0.4
 """`first` and `second` end after the old owner was cut off, and before the next one has taken over."""
@@ -153,11 +156,13 @@ def test_readers_are_sent_elsewhere_when_the_leases_end_although_the_log_does_no
     run(scenario)
 
 
-async def code_of(stream: Any) -> grpc.StatusCode | None:  # noqa: ANN401  # of any call
-    """With what a stream ends, if that is an error."""
+# Any: of whatever call.
+async def code_of(stream: Any, told: list[event_pb2.Event] | None = None) -> grpc.StatusCode | None:  # noqa: ANN401
+    """With what a stream ends, if that is an error. `told` gets the events of a watch."""
     try:
-        async for _ in stream:
-            pass
+        async for response in stream:
+            if told is not None:
+                told += response.events
     except grpc.aio.AioRpcError as error:
         return error.code()
     return None
@@ -189,3 +194,42 @@ def test_what_is_not_known_here_may_be_elsewhere() -> None:
             await client.finished(execution_id)
 
     run(scenario)
+
+
+def test_a_cursor_of_the_next_owner_is_a_cursor_for_the_old_one_too() -> None:
+    """The old owner hears of its loss with its next renewal only; what it has in memory is behind the cursor."""
+
+    def soon(_: dict[str, Any], __: int) -> tuple[float, Scripted]:
+        return 1.0, Value(None)  # When the other one has taken over, and before the old one renews its leases.
+
+    async def scenario() -> None:
+        async with VirtualSuite({"f:soon": soon, "f:say": say}, schedulers=2) as suite:
+            client = VirtualClient(suite)
+            late = {"function": "f:say", "needs": ["soon"], "with": {"what": "x"}}
+            execution_id = await client.submit({"soon": {"function": "f:soon"}, "late": late})
+            await asyncio.sleep(CUT_S)
+            await suite.seize(SCHEDULER)
+            cursor, sequence = await cursor_after(suite.client(OTHER), execution_id, "soon")
+            request = pb.WatchExecutionRequest(execution_id=execution_id, cursor=cursor)
+            told: list[event_pb2.Event] = []
+            code = await code_of(suite.client(SCHEDULER).WatchExecution(request, timeout=60), told)
+            events = [event for each in await client.events(execution_id) for event in each.events]
+            assert code is grpc.StatusCode.UNAVAILABLE
+            assert told == events[sequence : sequence + len(told)]
+
+    run(scenario)
+
+
+# Any: stubs have no type of their own.
+async def cursor_after(stub: Any, execution_id: str, node: str) -> tuple[str, int]:  # noqa: ANN401
+    """The cursor, and the last sequence, with which a scheduler tells that a node is over; it may not own it yet."""
+    while True:
+        try:
+            async for response in stub.WatchExecution(pb.WatchExecutionRequest(execution_id=execution_id), timeout=60):
+                for event in response.events:
+                    if event.task.node == node and event.task.state == lifecycle_pb2.TASK_STATE_COMPLETED:
+                        return response.cursor, response.events[-1].sequence
+        except grpc.aio.AioRpcError as error:
+            if as_lost_connection(error) is None:
+                raise
+            await asyncio.sleep(0.01)
