@@ -2,118 +2,35 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.scheduler.expressing import (
+    INPUTS,
+    NODES,
+    FixedScope,
+    compact,
+    compiled,
+    condition,
+    evaluated,
+    fault_of,
+    json_values,
+)
 
 from nodeflow_scheduler.domain.document_faults import DocumentFaults, FaultList
 from nodeflow_scheduler.domain.expressions import (
-    ARGUMENTS_TOO_LARGE,
     VALUE_TOO_LARGE,
-    Arguments,
     Cel,
     Constant,
-    Expression,
     ExpressionError,
     Path,
     Reference,
-    Rendered,
     truth,
 )
 from nodeflow_scheduler.domain.json_text import JsonValue
-from nodeflow_scheduler.domain.templates import Names, compile_condition, compile_value
-from nodeflow_scheduler.domain.values import MANIFEST, Artifacts, Stored, Value
-
-NODES = {"a": 0, "b": 1, "a-b": 2}
-INPUTS = ("x", "y", "file-name")
-
-json_values: st.SearchStrategy[JsonValue] = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**53), 2**53)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
-
-
-@dataclass
-class FixedScope:
-    """A scope of given values; whatever is read is noted."""
-
-    given_inputs: Mapping[str, JsonValue] = field(default_factory=dict)
-    outputs: Mapping[int, Value] = field(default_factory=dict)
-    given_item: Value = b"null"
-    given_index: int = 0
-    read: list[str] = field(default_factory=list)
-    states: Mapping[int, Value] = field(default_factory=dict)
-    files: Mapping[int, Sequence[Artifacts]] = field(default_factory=dict)
-
-    def input(self, name: str) -> Value:
-        self.read.append(f"inputs.{name}")
-        return compact(self.given_inputs[name])
-
-    def inputs(self) -> bytes:
-        self.read.append("inputs")
-        return compact(dict(self.given_inputs))
-
-    def output(self, node: int) -> Value:
-        self.read.append(f"nodes[{node}]")
-        return self.outputs[node]
-
-    def outputs_of(self, nodes: Sequence[int]) -> list[Value]:
-        return [self.output(node) for node in nodes]
-
-    def state_of(self, node: int) -> Value:
-        return self.states[node]
-
-    def files_of(self, node: int) -> Sequence[Artifacts]:
-        return self.files[node]
-
-    def item(self) -> Value:
-        return self.given_item
-
-    def index(self) -> int:
-        return self.given_index
-
-    def execution(self) -> Mapping[str, object]:
-        return {"id": "e-1", "workflow": "word-count", "revision": "sha256:0", "tenant": "default", "create_time": ""}
-
-
-def compact(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def compiled(value: JsonValue, *, item: bool = True) -> Expression:
-    faults = FaultList()
-    expression = compile_value(value, Names(inputs=INPUTS, nodes=NODES, item=item), faults, ("with",))
-    faults.raise_if_any()
-    return expression
-
-
-def condition(value: JsonValue) -> Expression:
-    faults = FaultList()
-    expression = compile_condition(value, Names(inputs=INPUTS, nodes=NODES), faults, ("when",))
-    faults.raise_if_any()
-    return expression
-
-
-def evaluated(value: JsonValue, scope: FixedScope | None = None) -> JsonValue:
-    result = compiled(value).evaluate(scope or FixedScope())
-    assert isinstance(result, bytes)
-    decoded: JsonValue = json.loads(result)
-    return decoded
-
-
-def fault_of(value: JsonValue, *, item: bool = True) -> str:
-    with pytest.raises(DocumentFaults) as caught:
-        compiled(value, item=item)
-    return "; ".join(map(str, caught.value.faults))
-
+from nodeflow_scheduler.domain.templates import Names, compile_value
+from nodeflow_scheduler.domain.values import MANIFEST, Stored, Value
 
 # ---------------------------------------------------------------- references
 
@@ -275,6 +192,12 @@ def test_what_ends_soon_is_evaluated(text: str, count: int) -> None:
     assert evaluated(text, FixedScope(given_inputs={"x": list(range(count))}))
 
 
+@given(value=json_values)
+def test_cel_gives_back_any_value_it_is_given(value: JsonValue) -> None:
+    scope = FixedScope(given_item=compact(value))
+    assert evaluated("${[item][0]}", scope) == value
+
+
 # ------------------------------------------------------------ interpolation
 
 
@@ -315,92 +238,6 @@ def test_a_stored_value_inside_a_structure_must_be_passed_whole() -> None:
     with pytest.raises(ExpressionError, match="pass it whole as a parameter") as caught:
         compiled({"a": ["${nodes.a.output}"]}).evaluate(scope)
     assert caught.value.reason == VALUE_TOO_LARGE
-
-
-# ---------------------------------------------------------------- arguments
-
-
-def arguments_of(**values: JsonValue) -> Arguments:
-    return Arguments({name: compiled(value) for name, value in values.items()})
-
-
-def test_arguments_are_joined_from_constants_and_references() -> None:
-    arguments = arguments_of(a=1, b="${nodes.a.output}", c="t", d="${item}", e="${index}")
-    scope = FixedScope(outputs={0: b"[1, 2]"}, given_item=b'"i"', given_index=3)
-    assert arguments.render(scope) == Rendered(b'{"a":1,"b":[1, 2],"c":"t","d":"i","e":3}')
-    assert arguments.nodes == {0}
-
-
-def test_constant_arguments_are_rendered_once() -> None:
-    arguments = arguments_of(a=1, b={"c": []})
-    assert arguments.render(FixedScope()) is arguments.render(FixedScope())
-    assert arguments.render(FixedScope()) == Rendered(b'{"a":1,"b":{"c":[]}}')
-    assert arguments_of().render(FixedScope()) == Rendered(b"{}")
-
-
-def test_stored_arguments_are_references_beside_the_others() -> None:
-    stored, other = Stored(digest="d", size_bytes=2**30), Stored(content_type="image/png", data=b"\x89")
-    arguments = arguments_of(first="${nodes.a.output}", n=1, last="${nodes.b.output}", i="${item}")
-    rendered = arguments.render(FixedScope(outputs={0: stored, 1: other}, given_item=b"2"))
-    assert rendered == Rendered(b'{"n":1,"i":2}', (("first", stored), ("last", other)))
-    assert arguments_of(only="${item}").render(FixedScope(given_item=stored)) == Rendered(b"{}", (("only", stored),))
-
-
-LARGEST = b'"' + b"x" * 65_000 + b'"'
-
-
-@pytest.mark.parametrize("value", ["${item}" * 300, ["${item}"] * 300], ids=["text", "list"])
-def test_a_value_that_names_a_large_one_very_often_is_refused_before_it_is_made(value: JsonValue) -> None:
-    with pytest.raises(ExpressionError, match="more than 16,777,216 bytes") as caught:
-        compiled(value).evaluate(FixedScope(given_item=LARGEST))
-    assert caught.value.reason == VALUE_TOO_LARGE
-    assert len(caught.value.message) < 400
-
-
-@pytest.mark.parametrize("text", ["${item}", "${nodes.a.output}"])
-def test_of_very_many_arguments_no_more_is_read_than_can_be_passed(text: str) -> None:
-    scope = FixedScope(given_item=LARGEST, outputs={0: LARGEST})
-    arguments = Arguments({f"p{n}": compiled(text) for n in range(5_000)})
-    with pytest.raises(ExpressionError, match="the arguments have 1,1"):
-        arguments.render(scope)
-
-
-def test_arguments_over_a_mebibyte_are_refused() -> None:
-    arguments = Arguments({f"p{n}": compiled("${item}") for n in range(20)})
-    with pytest.raises(ExpressionError, match="the arguments have") as caught:
-        arguments.render(FixedScope(given_item=b'"' + b"x" * 60_000 + b'"'))
-    assert caught.value.reason == ARGUMENTS_TOO_LARGE
-
-
-@given(item=json_values, constant=json_values, output=json_values)
-def test_rendering_agrees_with_plain_json(item: JsonValue, constant: JsonValue, output: JsonValue) -> None:
-    faults = FaultList()
-    names = Names(nodes=NODES, item=True)
-    # A constant may hold `${` by chance; what it then means is not the point here.
-    if "${" in json.dumps(constant):
-        return
-    with_: dict[str, JsonValue] = {
-        "constant": constant,
-        "whole": "${nodes.a.output}",
-        "list": ["${item}", constant, {"in": "${nodes.a.output}"}],
-        "text": "<${item}>",
-    }
-    arguments = Arguments({name: compile_value(value, names, faults, (name,)) for name, value in with_.items()})
-    faults.raise_if_any()
-    rendered = arguments.render(FixedScope(outputs={0: json.dumps(output).encode()}, given_item=compact(item)))
-    shown = item if isinstance(item, str) else compact(item).decode()
-    assert json.loads(rendered.arguments) == {
-        "constant": constant,
-        "whole": output,
-        "list": [item, constant, {"in": output}],
-        "text": f"<{shown}>",
-    }
-
-
-@given(value=json_values)
-def test_cel_gives_back_any_value_it_is_given(value: JsonValue) -> None:
-    scope = FixedScope(given_item=compact(value))
-    assert evaluated("${[item][0]}", scope) == value
 
 
 # --------------------------------------------------------------- conditions

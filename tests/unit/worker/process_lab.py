@@ -3,12 +3,16 @@
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
+
 from nodeflow_shared.errors import NotFound
+from nodeflow_worker.adapters import local_processes
 from nodeflow_worker.adapters.local_processes import LocalProcesses
 from nodeflow_worker.adapters.session_journal import SessionJournal
 from nodeflow_worker.adapters.working_trees import WorkingTrees
@@ -172,3 +176,16 @@ class ProcessLab:
                 pass
             case _:
                 raise AssertionError(order)
+
+
+def noted_threads(monkeypatch: pytest.MonkeyPatch, name: str) -> list[threading.Thread]:
+    """Have it noted in which threads a function is called."""
+    threads: list[threading.Thread] = []
+    called = getattr(local_processes, name)
+
+    def call(*arguments: object) -> object:
+        threads.append(threading.current_thread())
+        return called(*arguments)
+
+    monkeypatch.setattr(local_processes, name, call)
+    return threads
