@@ -6,7 +6,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 from ruamel.yaml import YAML
-from tests.unit.scheduler.test_document import faults_of
+from tests.unit.scheduler.documents import faults_of
 
 from nodeflow_scheduler.domain.document import compile_document
 from nodeflow_scheduler.domain.document_faults import Fault
