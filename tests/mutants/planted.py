@@ -248,7 +248,7 @@ BUGS: Final = (
         service=SCHEDULER,
         file="domain/placement.py",
         right="        return self.slots + self.credits - len(self.live) if self.takes else 0\n",
-        wrong="        return self.slots + self.credits if self._takes else 0\n",
+        wrong="        return self.slots + self.credits if self.takes else 0\n",
     ),
     Bug(
         name="take doubtful attempts for lost before the workers have reported",
