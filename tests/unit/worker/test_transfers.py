@@ -11,7 +11,7 @@ from nodeflow_shared.errors import Unavailable
 from nodeflow_testing.virtual_loop import run
 from nodeflow_worker.domain.events import Prepared, Saved, TransferFailed
 from nodeflow_worker.domain.values import JSON, MANIFEST, Extra, Reference, State, Stored
-from nodeflow_worker.transfers import MAX_ARGUMENTS_BYTES, RETRY_FOR_S, Transfers
+from nodeflow_worker.transfers import MAX_ARGUMENTS_BYTES, MAX_AT_ONCE, RETRY_FOR_S, Transfers
 
 Told = Prepared | Saved | TransferFailed
 
@@ -124,3 +124,39 @@ def test_arguments_by_reference_are_fetched_with_the_items_of_a_fan_in() -> None
     assert told.extras == (
         Extra(parameter="rows", content_type=MANIFEST, data=manifest, parts=(("sha256:2", b"[1]"),)),
     )
+
+
+class SlowShelf(Shelf):
+    """Takes a second for each, and notes how many are under way at most."""
+
+    def __init__(self) -> None:
+        super().__init__({"sha256:1": b"1"})
+        self.under_way = 0
+        self.most = 0
+
+    async def download(self, tenant: str, digest: str) -> bytes:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await asyncio.sleep(1.0)
+        self.under_way -= 1
+        return await super().download(tenant, digest)
+
+
+def test_only_so_many_are_transferred_at_once() -> None:
+    shelf = SlowShelf()
+
+    async def fetch() -> tuple[float, int]:
+        told: list[Told] = []
+        transfers = Transfers(shelf, LoopClock(0), told.append)
+        async with asyncio.TaskGroup() as group:
+            transfers.use(group)
+            for task in range(3 * MAX_AT_ONCE):
+                held = attempt(task, references=by_reference(1))
+                held.state = State.PREPARING
+                transfers.fetch(held)
+        return asyncio.get_running_loop().time(), len(told)
+
+    took_s, told = run(fetch)
+    assert took_s == pytest.approx(3.0)
+    assert told == 3 * MAX_AT_ONCE
+    assert shelf.most == MAX_AT_ONCE

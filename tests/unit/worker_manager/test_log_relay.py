@@ -12,7 +12,7 @@ from nodeflow_testing.virtual_loop import run
 from nodeflow_worker_manager.domain.events import Hello
 from nodeflow_worker_manager.domain.workers import KnownWorker
 from nodeflow_worker_manager.driver import Driver
-from nodeflow_worker_manager.log_relay import Flush, Flushed, FromWorker, LogRelay, Stored, ToWorker
+from nodeflow_worker_manager.log_relay import ANSWERS, Flush, Flushed, FromWorker, LogRelay, Stored, ToWorker
 from nodeflow_worker_manager.ports import LogBatch, WorkerPage
 
 LEASE_S = 10.0
@@ -61,6 +61,10 @@ class Worker:
     def send(self, *numbers: int) -> None:
         for number in numbers:
             assert self.requests.offer(LogBatch(batch_id=number, chunks=[]))
+
+    async def take(self) -> ToWorker:
+        """Take one answer, and do nothing."""
+        return await anext(self._answers)
 
     async def live(self) -> None:
         """Take answers, and do as asked, until the stream ends."""
@@ -164,5 +168,26 @@ def test_sessions_that_are_long_gone_are_forgotten_although_nobody_flushes() -> 
             await worker.live()
             await asyncio.sleep(LEASE_S + 1)
         assert list(relay._absent_until) == ["s2"]
+
+    relayed(scenario)
+
+
+def test_the_output_of_a_worker_that_takes_no_answers_is_not_read_on() -> None:
+    async def scenario(relay: LogRelay, store: SlowStore) -> None:
+        worker = Worker(relay)
+        batches = 2 * ANSWERS
+
+        async def send() -> None:
+            for number in range(1, batches + 1):
+                await worker.requests.put(LogBatch(batch_id=number, chunks=[]))
+            worker.requests.close()
+
+        sending = asyncio.ensure_future(send())
+        assert await worker.take() == Stored(batch_id=1)
+        await asyncio.sleep(10 * batches)
+        assert len(store.stored) == ANSWERS + 2, "one was taken, and one waits for room"
+        await worker.live()
+        assert len(store.stored) == batches
+        await sending
 
     relayed(scenario)

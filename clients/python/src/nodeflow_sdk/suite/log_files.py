@@ -5,6 +5,7 @@ Owns the files and their rotation. Must not know what a line says.
 
 import logging
 from collections import deque
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,11 @@ class _File(RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name of the base class
         """Go on with the next line."""
+
+    def close(self) -> None:
+        """Close the file, although what is left of a line may find no room."""
+        with suppress(OSError):
+            super().close()
 
 
 class LogFile:
