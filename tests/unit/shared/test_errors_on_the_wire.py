@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 import urllib.parse
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ import pytest
 import structlog.testing
 from google.rpc import error_details_pb2
 
-from nodeflow_shared import errors
+from nodeflow_shared import errors, interceptors
 from nodeflow_shared.channel import open_channel
 from nodeflow_shared.errors import (
     FieldViolation,
@@ -222,6 +223,24 @@ async def test_an_upload_that_is_refused_at_its_beginning_is_told_why(faults: Fa
 
     for _ in range(10):
         assert content(await told(upload, channel)) == content(faults.make_error())
+
+
+async def test_a_refused_upload_without_an_end_is_cut_off(
+    faults: Faults, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interceptors, "READ_ON_S", 0.2)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0.01)
+
+    async def upload(channel: Channel) -> list[bytes]:
+        return [await channel.stream_unary(path("Collect"))(pieces(), timeout=20)]
+
+    began_s = time.monotonic()
+    await told(upload, channel)
+    assert 0.2 <= time.monotonic() - began_s < 10
 
 
 @pytest.mark.parametrize("reason", [None, "OF_ITS_OWN"])

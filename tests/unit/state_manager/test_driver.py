@@ -9,7 +9,7 @@ from tests.support.state_manager_values import HOLDER, LONG_MS, a_batch, a_chunk
 from nodeflow_shared.clock import SystemClock
 from nodeflow_shared.errors import Internal, InvalidInput, Unavailable
 from nodeflow_state_manager.domain.values import AppendBatch, Refusal, RefusalReason
-from nodeflow_state_manager.driver import AppendStream, LogDriver
+from nodeflow_state_manager.driver import STREAM_LIMIT, AppendStream, LogDriver
 from nodeflow_state_manager.ports import StoreFull
 from nodeflow_state_manager.writability import ROOM_BYTES, Writability
 from nodeflow_testing.memory_store import MemoryStore
@@ -143,6 +143,21 @@ async def test_a_stream_is_not_read_on_when_too_many_bytes_wait(driver: Driver, 
     assert client._batches.qsize() == 2  # the third is in hand, and the fourth and the end are not read
     store.gate.set()
     assert await answers == [(number, []) for number in range(4)]
+
+
+async def test_a_stream_whose_answers_are_not_taken_is_not_read_on(driver: Driver) -> None:
+    client = Client(driver)
+    count = 2 * STREAM_LIMIT
+    for number in range(count):
+        client.submit(number, a_batch(a_start(f"a{number}", offset=number)), 0)
+    client.end()
+    first = await anext(client.answers)
+    await until(lambda: client._batches.qsize() <= count - STREAM_LIMIT)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    # One answer was taken; one batch is in hand; the end is in the queue too.
+    assert client._batches.qsize() == count - STREAM_LIMIT - 2 + 1
+    assert [first.batch_id, *[number for number, _ in await client.rest()]] == list(range(count))
 
 
 async def test_a_batch_larger_than_the_limit_goes_through_alone(driver: Driver) -> None:
