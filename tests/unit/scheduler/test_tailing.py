@@ -66,5 +66,6 @@ async def test_an_end_that_comes_while_what_was_seen_is_committed_is_not_missed(
     living = asyncio.create_task(tailing.run())
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
-        _ = [each async for each in tailing.tail("default", pb.TailLogsRequest(execution_id="e", follow=True))]
+        told = [each async for each in tailing.tail("default", pb.TailLogsRequest(execution_id="e", follow=True))]
+    assert [line for each in told for line in each.lines] == []
     living.cancel()
