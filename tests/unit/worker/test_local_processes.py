@@ -447,4 +447,6 @@ async def test_closing_ends_what_runs(tmp_path: Path) -> None:
     async with ProcessLab(tmp_path) as lab:
         lab.assign(lab.attempt(script="echo $$; sleep 60"))
         await lab.until(lambda: bool(lab.printed()))
-    await lab.until(lambda: gone(int(lab.printed())))
+        pid = int(lab.printed())
+        assert not gone(pid)
+    await lab.until(lambda: gone(pid))
